@@ -1,0 +1,155 @@
+"""Initializers over the whole registry: config, seeds, refusals, and Keras's own values."""
+
+import math
+
+import numpy as np
+import pytest
+
+from scratchnet import initializers, registry
+from scratchnet.initializers import RandomInitializer
+
+FAMILY = registry.entries("initializer")
+CASES = [
+    pytest.param(cls, dict(arguments), id=f"{name}-{arguments}")
+    for name, cls in FAMILY.items()
+    for arguments in cls.examples
+]
+RANDOM = [cls for cls in FAMILY.values() if issubclass(cls, RandomInitializer)]
+SHAPES = ((), (1,), (7,), (5, 3), (784, 16), (3, 2, 5), (3, 3, 4, 8))
+DTYPES = ("float32", "float64")
+SEEDS = (0, 42, 10**9, 2**31 + 5)
+
+# As derived in test_philox for a unit normal, plus one rounding a side for the product with the deviation.
+NORMAL_ULPS = 9.5 + 1
+
+
+def shapes_of(cls):
+    return [shape for shape in SHAPES if cls is not initializers.Identity or len(shape) == 2]
+
+
+def draws_normals(initializer):
+    return "Normal" in type(initializer).__name__ or "normal" in getattr(initializer, "distribution", "")
+
+
+def assert_keras_values(ours, theirs, shape, dtype):
+    expected, drawn = np.asarray(theirs(shape, dtype=dtype)), ours(shape, dtype)
+    assert (drawn.shape, drawn.dtype) == (expected.shape, expected.dtype)
+    if draws_normals(ours):
+        mean = getattr(ours, "mean", 0.0)
+        # the sum with the mean rounds once a side
+        allowed = np.finfo(dtype).eps * (NORMAL_ULPS * np.abs(expected - mean) + np.abs(expected))
+        assert np.all(np.abs(drawn - expected) <= allowed)
+    else:
+        assert np.array_equal(drawn, expected)
+
+
+def test_recorded_from_keras():
+    """Keras 3.15.1 on TensorFlow 2.21.0; for machines without them."""
+    drawn = initializers.GlorotUniform(seed=1)((2, 2))
+    expected = [[0.9271029233932495, -0.09802794456481934], [0.24566245079040527, -0.263080894947052]]
+    assert drawn.tolist() == expected
+
+
+@pytest.mark.parametrize(("cls", "arguments"), CASES)
+def test_config_round_trip_gives_the_same_values(cls, arguments):
+    first = cls(**arguments)
+    second = registry.deserialize("initializer", registry.serialize(first))
+    assert type(second) is cls
+    assert second.get_config() == first.get_config()
+    assert np.array_equal(first((4, 3)), second((4, 3)))
+
+
+@pytest.mark.parametrize("cls", RANDOM)
+def test_unseeded_draws_once_and_reports_none(cls):
+    one, other = cls(), cls()
+    assert one.get_config()["seed"] is None
+    assert np.array_equal(one((4, 3)), one((4, 3)))
+    assert not np.array_equal(one((4, 3)), other((4, 3)))
+
+
+@pytest.mark.parametrize("seed", [1.5, "1", {"class_name": "SeedGenerator", "config": {"seed": 1}}])
+@pytest.mark.parametrize("cls", RANDOM)
+def test_seeds_that_are_no_integers_are_refused(cls, seed):
+    with pytest.raises(ValueError, match=rf"{cls.__name__}: expected seed"):
+        cls(seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: initializers.VarianceScaling(scale=0.0), "scale > 0; received 0.0"),
+        (lambda: initializers.VarianceScaling(mode="fan"), "fan_in, fan_out, fan_avg; received 'fan'"),
+        (lambda: initializers.Identity.from_config({"gain": 0.3}), "only gain=1.0"),
+        (lambda: initializers.VarianceScaling(distribution="cauchy"), "untruncated_normal; received 'cauchy'"),
+        (lambda: initializers.Constant([1.0]), r"a number; received \[1.0\]"),
+        (lambda: initializers.Identity()((2, 3, 4)), r"two axes; received \(2, 3, 4\)"),
+        (lambda: initializers.GlorotUniform.from_config({"seed": 1, "input_axes": [0]}), "input_axes"),
+    ],
+)
+def test_refusals_say_what_came(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((), (1, 1)), ((7,), (7, 7)), ((5, 3), (5, 3)), ((2, 3, 4, 8), (24, 48))]
+)
+def test_fans(shape, expected):
+    assert initializers.fans(shape) == expected
+
+
+@pytest.mark.parametrize(
+    ("cls", "variance"),
+    [
+        (initializers.GlorotUniform, 2 / (200 + 300)),
+        (initializers.GlorotNormal, 2 / (200 + 300)),
+        (initializers.HeUniform, 2 / 200),
+        (initializers.HeNormal, 2 / 200),
+        (initializers.LecunUniform, 1 / 200),
+        (initializers.LecunNormal, 1 / 200),
+    ],
+)
+def test_variance_is_the_papers(cls, variance):
+    """Allowed: 5 deviations of a sample variance, which are sqrt((kurtosis - 1) / n) relative; kurtosis < 3 here."""
+    drawn = cls(seed=1)((200, 300), "float64")
+    assert np.mean(drawn**2) == pytest.approx(variance, rel=5 * math.sqrt(2 / drawn.size))
+
+
+@pytest.mark.tensorflow
+def test_every_name_is_keras_name_for_the_same_class(keras):
+    from keras.src.initializers import ALL_OBJECTS_DICT
+
+    for name, theirs in ALL_OBJECTS_DICT.items():
+        if theirs.__name__ in FAMILY:
+            assert registry.find("initializer", name).__name__ == theirs.__name__
+    assert set(FAMILY) <= set(ALL_OBJECTS_DICT)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(("cls", "arguments"), CASES)
+def test_config_is_keras_config(keras, cls, arguments):
+    theirs = getattr(keras.initializers, cls.__name__)
+    for given in ({}, arguments):
+        expected = theirs(**given).get_config()
+        assert cls(**given).get_config() == expected
+        assert cls.from_config(expected).get_config() == expected
+    written = keras.initializers.serialize(theirs(**arguments))
+    assert registry.serialize(registry.deserialize("initializer", written)) == written
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("cls", "arguments"), CASES)
+def test_values_are_keras_values(keras, cls, arguments, dtype):
+    theirs = getattr(keras.initializers, cls.__name__)
+    for shape in shapes_of(cls):
+        assert_keras_values(cls(**arguments), theirs(**arguments), shape, dtype)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("cls", RANDOM)
+def test_values_are_keras_values_for_any_seed(keras, cls, seed):
+    theirs = getattr(keras.initializers, cls.__name__)
+    for dtype in DTYPES:
+        assert_keras_values(cls(seed=seed), theirs(seed=seed), (64, 33), dtype)
