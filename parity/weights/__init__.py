@@ -1,0 +1,1 @@
+"""Weights on the move: layer name -> named arrays, from and to files, frameworks and layouts."""
