@@ -1,0 +1,98 @@
+"""Whatever a user calls a model -> specs and weights: a name, a file, a live Keras model, a Spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from parity import cases
+from parity.errors import FileError, UsageError
+from parity.runners import scratch
+from parity.spec import Spec
+from parity.trace import Weights
+
+__all__ = ["Subject", "resolve"]
+
+FILES = (".keras", ".json")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to check; weights None: designed ones."""
+
+    spec: Spec
+    weights: Weights | None = None
+
+
+def resolve(model: Any, loss: Any, seed: int) -> list[Subject]:
+    """The networks that `model` stands for. `loss` replaces the losses they come with."""
+    if model is None:
+        found = [Subject(spec) for spec in cases.networks(seed)]
+    elif isinstance(model, Spec):
+        found = [Subject(model)]
+    elif isinstance(model, str | Path):
+        found = _named(model, seed)
+    elif callable(getattr(model, "get_config", None)) and hasattr(model, "layers"):
+        found = [_live(model, loss, seed)]
+    else:
+        raise UsageError(
+            "model: expected a Keras Sequential, the name of a network, or a path to a .keras or .json file; "
+            f"received {type(model).__name__}"
+        )
+    return found if loss is None else _with_loss(found, loss)
+
+
+def _named(model: str | Path, seed: int) -> list[Subject]:
+    path = Path(model)
+    if path.suffix in FILES:
+        return [_file(path, seed)]
+    if found := cases.find(str(model), seed):
+        return [Subject(spec) for spec in found]
+    if path.exists():
+        raise FileError(f"{path}: expected a .keras or .json file; received a {path.suffix or 'file without a suffix'}")
+    known = ", ".join([*cases.NETWORKS, "cases", *dict.fromkeys(spec.name for spec in cases.cases())])
+    raise UsageError(f"no network is called {str(model)!r} and no such file exists; known: {known}")
+
+
+def _file(path: Path, seed: int) -> Subject:
+    from parity.weights import keras_file
+
+    read = keras_file.read(path)
+    loss = (read.compile_config or {}).get("loss")
+    spec = Spec(path.name, read.config, loss, seed=seed)
+    return Subject(spec, None if read.variables is None else _by_name(spec, read.variables))
+
+
+def _by_name(spec: Spec, variables: Mapping[str, list[Any]]) -> Weights:
+    """Name the variables of a file, which come in Keras's order, as the layers call them."""
+    network = scratch.Network.of(replace(spec, loss=spec.loss or "mse"))
+    weights: Weights = {}
+    for layer, names in network.weight_names.items():
+        arrays = variables.get(layer, [])
+        if len(arrays) != len(names):
+            raise FileError(f"{spec.name}: layer {layer!r} has {len(names)} weights ({', '.join(names)}); the file has {len(arrays)}")
+        for name, array in zip(names, arrays, strict=True):
+            expected = network.weights[f"{layer}/{name}"].shape
+            if array.shape != expected:
+                raise FileError(f"{spec.name}: {layer}/{name}: expected shape {expected}; the file has {array.shape}")
+            weights[f"{layer}/{name}"] = array
+    return weights
+
+
+def _live(model: Any, loss: Any, seed: int) -> Subject:
+    from parity.runners import keras
+
+    if type(model).__name__ != "Sequential":
+        raise UsageError(f"model: expected a Sequential; received {type(model).__name__} {getattr(model, 'name', '')!r}")
+    if not model.built:
+        raise UsageError(f"{model.name}: the model has no weights yet; give it keras.Input(shape), or call build")
+    compiled = getattr(model, "get_compile_config", dict)() or {}
+    return Subject(Spec(model.name, model.get_config(), compiled.get("loss"), seed=seed), keras.weights_of(model))
+
+
+def _with_loss(subjects: list[Subject], loss: Any) -> list[Subject]:
+    """Each network once, with this loss."""
+    by_name = {subject.spec.name: subject for subject in subjects}
+    return [Subject(replace(s.spec, loss=loss), s.weights) for s in by_name.values()]

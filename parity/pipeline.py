@@ -1,0 +1,159 @@
+"""check(): a model in, a report out. Spec -> build -> copy weights -> run both sides -> compare -> report."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+
+from parity import cases, compare, data, models, oracle, power, probe
+from parity.compare import Row
+from parity.errors import UsageError
+from parity.report import Check, Report
+from parity.runners import keras, scratch
+from parity.spec import DTYPES, Spec
+from parity.trace import Trace, Weights, flow
+
+__all__ = ["check"]
+
+BATCH = 32
+MODES = ("eager", "function")
+
+
+def check(
+    model: Any = None,
+    x: np.ndarray | None = None,
+    y: np.ndarray | None = None,
+    *,
+    loss: Any = None,
+    dtype: str = "both",
+    data: str | Path | None = None,
+    batch: int | None = None,
+    seed: int = 0,
+    modes: Sequence[str] = MODES,
+    progress: Callable[[str], None] = lambda message: None,
+) -> Report:
+    """Compare scratchnet with Keras on TensorFlow: outputs, loss and every gradient.
+
+    model: a Keras Sequential (compiled, or with `loss`), the name of a built-in network or case, a path to a `.keras`
+    or `.json` file, a Spec, or None for both reference networks with all their losses. x, y: samples and labels;
+    without them digits where the network takes 28x28 pixels, else a designed probe. dtype: float32, float64 or both.
+    data, batch: which digits and how many; seed: of weights and probe. progress: called with what is being done.
+
+    Raises UsageError, FileError or NothingConcluded (all `parity.errors.ParityError`).
+    """
+    if dtype not in (*DTYPES, "both"):
+        raise UsageError(f"dtype: expected float32, float64 or both; received {dtype!r}")
+    if batch is not None and batch < 1:
+        raise UsageError(f"batch: expected at least 1 sample; received {batch}")
+    subjects = models.resolve(model, loss, seed)
+    inputs = _Inputs(x, y, data, batch or BATCH, seed)
+    checks = []
+    for subject in subjects:
+        network = scratch.Network.of(subject.spec)
+        weights = subject.weights or probe.weights(network.weights, seed)
+        samples, labels = inputs.for_network(network)
+        for one in DTYPES if dtype == "both" else (dtype,):
+            progress(f"{subject.spec.name}, {subject.spec.loss_name}, {one}")
+            checks.append(_check(subject.spec.with_dtype(one), weights, samples, labels, modes))
+    return Report(
+        checks=tuple(checks),
+        data=inputs.source,
+        batch=inputs.batch,
+        seed=seed,
+        command=_command(model, loss, dtype, data, inputs, seed),
+        environment=_environment(),
+    )
+
+
+def _check(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, modes: Sequence[str]) -> Check:
+    """One network with one loss in one dtype, against each way that the reference can run."""
+    weights = {name: array.astype(spec.dtype) for name, array in weights.items()}
+    x = x.astype(spec.dtype)
+    network = scratch.Network.of(spec)
+    places = list(flow(network.layers, spec.loss_name))
+    judge = _whole if spec.dtype == "float64" else _local
+    worst: dict[str, Row] = {}
+    for mode in modes:
+        reference = keras.run(spec, weights, x, y, mode)
+        for row in judge(spec, weights, x, y, reference, places):
+            if row.tensor not in worst or row.budgets > worst[row.tensor].budgets:
+                worst[row.tensor] = replace(row, mode=mode)
+    rows = tuple(worst[place.tensor] for place in places if place.tensor in worst)
+    skipped = power.skipped(places, worst, reference)
+    return Check(spec.name, spec.loss_name, spec.dtype, tuple(modes), rows, skipped, power.powerless(rows, reference))
+
+
+def _whole(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace, places: list[Any]) -> list[Row]:
+    return compare.compare_whole(scratch.run(spec, weights, x, y), reference, places)
+
+
+def _local(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace, places: list[Any]) -> list[Row]:
+    bounds = oracle.bounds(spec, weights, reference, y)
+    return compare.compare_local(scratch.replay(spec, weights, reference, y), bounds, reference, places)
+
+
+@dataclass
+class _Inputs:
+    """The samples and labels of a check: the caller's, digits, or a designed probe; and what to call them."""
+
+    x: np.ndarray | None
+    y: np.ndarray | None
+    data: str | Path | None
+    batch: int
+    seed: int
+    source: str = ""
+
+    def for_network(self, network: scratch.Network) -> tuple[np.ndarray, np.ndarray]:
+        if (self.x is None) != (self.y is None):
+            raise UsageError("x and y go together: give both, or neither for designed inputs")
+        if self.x is not None and self.y is not None:
+            self.source, self.batch = "the caller's x and y", len(self.x)
+            return _representable(self.x), np.asarray(self.y)
+        if network.takes_digits:
+            return self._digits(network)
+        if self.data is not None:
+            raise UsageError(f"data: {network.name} takes samples of shape {network.input_shape}, not 28x28 digits; leave data out")
+        self.source = "designed probe"
+        x = probe.samples(network.input_shape, self.batch, self.seed)
+        return _representable(x), probe.labels(network.output_shape, self.batch, self.seed, network.labels)
+
+    def _digits(self, network: scratch.Network) -> tuple[np.ndarray, np.ndarray]:
+        digits = data.load(self.data)
+        if self.batch > len(digits.x_train):
+            raise UsageError(f"batch: {self.batch} samples asked for, {digits.source} has {len(digits.x_train)}")
+        self.source = digits.source
+        pixels = digits.x_train[: self.batch].reshape(self.batch, *network.input_shape) / 255
+        return _representable(pixels), probe.encoded(digits.y_train[: self.batch], network.output_shape, network.labels)
+
+
+def _representable(x: np.ndarray) -> np.ndarray:
+    """Values that float32 holds exactly, so that both dtypes compare the same computation."""
+    x = np.asarray(x)
+    return x if np.issubdtype(x.dtype, np.integer) else x.astype(np.float32)
+
+
+def _command(model: Any, loss: Any, dtype: str, data: str | Path | None, inputs: _Inputs, seed: int) -> str:
+    words = ["parity", "check"]
+    if model is not None:
+        words.append(str(model) if isinstance(model, str | Path) else "MODEL.keras")
+    words += ["--loss", str(loss)] if loss is not None else []
+    words += ["--data", str(data)] if data is not None else []
+    return " ".join([*words, "--batch", str(inputs.batch), "--dtype", dtype, "--seed", str(seed)])
+
+
+def _environment() -> dict[str, Any]:
+    from parity.runners import tensorflow
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        **tensorflow.versions(),
+    }

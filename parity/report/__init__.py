@@ -1,0 +1,118 @@
+"""The result of a check, and its forms: text for people, JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parity.compare import Row
+
+__all__ = ["Check", "Report"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One network, one loss, one dtype: a row for each tensor, in the order of data flow.
+
+    modes: the ways the reference ran (eager, function); each row is the worse of them, and says which.
+    skipped: tensors that only one side has, with the reason. powerless: why this check could not have failed; empty
+    where it could.
+    """
+
+    network: str
+    loss: str
+    dtype: str
+    modes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    skipped: Mapping[str, str]
+    powerless: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.powerless and all(row.passed for row in self.rows)
+
+    @property
+    def first_wrong(self) -> Row | None:
+        """The first tensor out of budget in the order of data flow: where the mistake is."""
+        return next((row for row in self.rows if not row.passed), None)
+
+    @property
+    def worst(self) -> Row:
+        return max(self.rows, key=lambda row: row.budgets)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks of one run.
+
+    data: what the inputs were; command: what reproduces the run; environment: versions and settings of the machine.
+    """
+
+    checks: tuple[Check, ...]
+    data: str
+    batch: int
+    seed: int
+    command: str
+    environment: Mapping[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """pass, fail, or no power: at least one check compared nothing that could have failed, and none failed."""
+        if any(check.first_wrong for check in self.checks):
+            return "fail"
+        return "pass" if self.checks and all(check.passed for check in self.checks) else "no power"
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict == "pass"
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of all checks."""
+        return tuple(row for check in self.checks for row in check.rows)
+
+    @property
+    def exit_status(self) -> int:
+        return {"pass": 0, "fail": 1, "no power": 3}[self.verdict]
+
+    @property
+    def sentence(self) -> str:
+        """One sentence that answers the question."""
+        failed = [check for check in self.checks if check.first_wrong]
+        if not failed:
+            return self._agreement() if self.passed else self._powerless()
+        check = failed[0]
+        row = check.first_wrong
+        assert row is not None
+        others = sum(not r.passed for c in failed for r in c.rows) - 1
+        more = f"; {others} more tensors are out of budget" if others else ""
+        return (
+            f"No: {row.tensor} is the first tensor that differs, computed by {row.computed_by} "
+            f"({check.network}, {check.loss}, {check.dtype}): {row.budgets:.3g} budgets{more}."
+        )
+
+    def _agreement(self) -> str:
+        names = ", ".join(dict.fromkeys(check.network for check in self.checks))
+        worst = max((check.worst for check in self.checks), key=lambda row: row.budgets)
+        dtypes = " and ".join(dict.fromkeys(check.dtype for check in self.checks))
+        return (
+            f"Yes: scratchnet and Keras compute the same {names} in {dtypes}: {len(self.rows)} of {len(self.rows)} tensors "
+            f"are within budget, the worst uses {worst.budgets:.2g} of it ({worst.tensor})."
+        )
+
+    def _powerless(self) -> str:
+        reasons = "; ".join(dict.fromkeys(f"{c.network}: {c.powerless}" for c in self.checks if c.powerless))
+        return f"Nothing can be concluded: {reasons or 'nothing was compared'}."
+
+    def to_json(self) -> str:
+        """The report as a JSON document; see `parity.report.json`."""
+        from parity.report import json
+
+        return json.render(self)
+
+    def to_text(self) -> str:
+        """The report as plain text, as the command line shows it without colour."""
+        from parity.report import text
+
+        return text.render(self)

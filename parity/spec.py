@@ -1,0 +1,48 @@
+"""A model as plain data: Keras's own Sequential config, and what else a run of it needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+__all__ = ["DTYPES", "Spec"]
+
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One network with one loss, ready to be built by any runner.
+
+    config: what `keras.Sequential.get_config()` returns; loss: a Keras name or config; dtype: of all layers, weights
+    and the loss; training: whether layers run in training mode; seed: of the probe.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    loss: Any
+    dtype: str = "float32"
+    training: bool = True
+    seed: int = 0
+
+    def with_dtype(self, dtype: str) -> Spec:
+        """The same network in another dtype, throughout."""
+        return replace(self, dtype=dtype, config=_retyped(json.loads(json.dumps(self.config)), dtype))
+
+    @property
+    def loss_name(self) -> str:
+        """The loss in one word, as it was given: a name, or the class of a config."""
+        if isinstance(self.loss, Mapping):
+            settings = self.loss.get("config", {})
+            return str(settings.get("name") or self.loss["class_name"]) if isinstance(settings, Mapping) else str(settings)
+        return str(self.loss)
+
+
+def _retyped(node: Any, dtype: str) -> Any:
+    """Every "dtype" entry of a config replaced. Shared objects of a saved config are written out in full."""
+    if isinstance(node, dict):
+        kept = {key: _retyped(value, dtype) for key, value in node.items() if key != "shared_object_id"}
+        return {key: dtype if key == "dtype" else value for key, value in kept.items()}
+    return [_retyped(value, dtype) for value in node] if isinstance(node, list) else node
