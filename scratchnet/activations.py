@@ -1,5 +1,8 @@
 """Activation functions: the value and the derivative of each, side by side.
 
+TensorFlow turns some constants into float32 before it uses them in float64 (`tf.cast` of a Python number, attributes of
+its kernels): a slope of 0.2 is 0.200000003 there. Such constants are `float32(...)` here as well.
+
 `backward` takes the upstream gradient dy and returns the product dx = dy * dy/dx, never a bare slope, so that softmax
 (whose derivative is a matrix) looks like tanh. x, y, dx and dy all have one shape; softmax works along the last axis.
 """
@@ -14,6 +17,11 @@ from scratchnet import registry
 from scratchnet.registry import Entry, register, serialize
 
 __all__ = ["ActivationFunction", "Gelu", "LeakyRelu", "Linear", "Relu", "Sigmoid", "Softmax", "Tanh", "get"]
+
+
+def float32(constant: float) -> float:
+    """The constant as TensorFlow holds it."""
+    return float(np.float32(constant))
 
 
 class ActivationFunction(Entry):
@@ -65,10 +73,10 @@ class LeakyRelu(ActivationFunction):
         self.negative_slope = negative_slope
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        return np.where(x > 0, x, x * self.negative_slope)
+        return np.where(x > 0, x, x * float32(self.negative_slope))
 
     def backward(self, x: np.ndarray, y: np.ndarray, dy: np.ndarray) -> np.ndarray:
-        return np.where(x > 0, dy, dy * self.negative_slope)
+        return np.where(x > 0, dy, dy * float32(self.negative_slope))
 
 
 @register("sigmoid")
@@ -135,13 +143,14 @@ class Gelu(ActivationFunction):
             t = np.tanh(_inner(x))
             slope = SQRT_2_OVER_PI * (1 + 3 * CUBIC * x * x)
             return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope)
-        return dy * (0.5 * erfc(-x * SQRT_HALF) + x * (INVERSE_SQRT_2PI * np.exp(-0.5 * x * x)))
+        u = x * SQRT_HALF
+        return dy * (0.5 * erfc(-u) + u * INVERSE_SQRT_PI * np.exp(-u * u))
 
 
-SQRT_HALF = 0.5**0.5
+SQRT_HALF = float32(0.5**0.5)
+CUBIC = float32(0.044715)  # Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2
 SQRT_2_OVER_PI = (2 / math.pi) ** 0.5
-INVERSE_SQRT_2PI = (2 * math.pi) ** -0.5
-CUBIC = 0.044715  # Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2
+INVERSE_SQRT_PI = math.pi**-0.5
 
 
 def _inner(x: np.ndarray) -> np.ndarray:

@@ -80,7 +80,7 @@ def serialize(entry: Any) -> Any:
     if entry is None:
         return None
     return {
-        "module": f"keras.{entry.family}s",
+        "module": f"keras.{entry.family}{'es' if entry.family.endswith('s') else 's'}",
         "class_name": entry.registered_name,
         "config": entry.get_config(),
         "registered_name": None,

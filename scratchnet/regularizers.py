@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from scratchnet import registry
+from scratchnet.activations import float32
 from scratchnet.registry import Entry, register
 
 __all__ = ["L1", "L1L2", "L2", "Regularizer", "get"]
@@ -33,10 +34,10 @@ class L1(Regularizer):
         self.l1 = l1
 
     def forward(self, w: np.ndarray) -> np.ndarray:
-        return _float32(self.l1) * np.sum(np.abs(w))
+        return float32(self.l1) * np.sum(np.abs(w))
 
     def backward(self, w: np.ndarray) -> np.ndarray:
-        return _float32(self.l1) * np.sign(w)
+        return float32(self.l1) * np.sign(w)
 
 
 @register("L2", "l2")
@@ -47,10 +48,10 @@ class L2(Regularizer):
         self.l2 = l2
 
     def forward(self, w: np.ndarray) -> np.ndarray:
-        return _float32(self.l2) * np.sum(w * w)
+        return float32(self.l2) * np.sum(w * w)
 
     def backward(self, w: np.ndarray) -> np.ndarray:
-        return 2 * _float32(self.l2) * w
+        return 2 * float32(self.l2) * w
 
 
 @register("L1L2", "l1_l2")
@@ -64,14 +65,10 @@ class L1L2(Regularizer):
         self.l2 = l2
 
     def forward(self, w: np.ndarray) -> np.ndarray:
-        return _float32(self.l1) * np.sum(np.abs(w)) + _float32(self.l2) * np.sum(w * w)
+        return float32(self.l1) * np.sum(np.abs(w)) + float32(self.l2) * np.sum(w * w)
 
     def backward(self, w: np.ndarray) -> np.ndarray:
-        return _float32(self.l1) * np.sign(w) + 2 * _float32(self.l2) * w
-
-
-def _float32(factor: float) -> float:
-    return float(np.float32(factor))
+        return float32(self.l1) * np.sign(w) + 2 * float32(self.l2) * w
 
 
 def get(identifier: Any) -> Regularizer | None:

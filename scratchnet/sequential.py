@@ -47,7 +47,7 @@ class BackwardPass:
     """One pass down: the gradients of each layer, in the order of the layers, and the gradient by the input."""
 
     layers: tuple[LayerGradients, ...]
-    dx: np.ndarray
+    dx: np.ndarray | None  # None where the input is indices
 
 
 class Chain:
@@ -102,11 +102,13 @@ class Chain:
         """Run the layers in reverse order: the gradient of the loss (and of the penalties) by everything."""
         dy: np.ndarray | None = None
         dz: np.ndarray | None = None
-        d = loss.backward(y_true, passed.output, passed.logits, sample_weight)
+        d: np.ndarray | None = loss.backward(y_true, passed.output, passed.logits, sample_weight)
         by_logits = loss.uses(passed.logits)
         gradients: list[LayerGradients] = []
         for index in reversed(range(len(self.layers))):
             layer, saved = self.layers[index], passed.saved[index]
+            if d is None:
+                raise ValueError(f"{self.layers[index + 1].name} takes indices, so it must be the first layer")
             if by_logits and passed.logits_at is not None and index > passed.logits_at:
                 gradients.append(LayerGradients(None, None, {}))
                 continue

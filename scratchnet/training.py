@@ -107,7 +107,7 @@ class Sequential(Chain):
         gradients = self.backward(passed, loss, y, weight)
         self._update(gradients.layers)
         for layer, saved in zip(self.layers, passed.saved, strict=True):
-            layer.weights.update(saved.updates)
+            layer.store(saved.updates)
         self._observe(averages, value, y, passed.output)
 
     def _update(self, gradients: Sequence[Any]) -> None:

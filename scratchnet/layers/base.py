@@ -45,6 +45,8 @@ class Layer(Entry):
     family = "layer"
     example_shape: tuple[int, ...] = (7,)  # of one sample, for the examples
     activation: activations.ActivationFunction = activations.Linear()
+    built_at_init = False  # where True, Keras writes no build_config
+    takes_indices = False  # whether the input is integers, which have no gradient
 
     def __init__(self, name: str | None = None, trainable: bool = True, dtype: Any = None):
         self.name = name
@@ -66,7 +68,7 @@ class Layer(Entry):
         """(z, terms, updates) for the input x; see `Saved`."""
         raise NotImplementedError
 
-    def transform_backward(self, saved: Saved, dz: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def transform_backward(self, saved: Saved, dz: np.ndarray) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
         """(dx, {weight name: gradient}) for the gradient dz by the pre-activations."""
         raise NotImplementedError
 
@@ -76,9 +78,13 @@ class Layer(Entry):
         y = self.activation.forward(z)
         return y, Saved(x, z, y, terms, updates)
 
-    def backward(self, saved: Saved, dy: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def backward(self, saved: Saved, dy: np.ndarray) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
         """(dx, {weight name: gradient}) for the upstream gradient dy."""
         return self.transform_backward(saved, self.activation.backward(saved.z, saved.y, dy))
+
+    def store(self, updates: Mapping[str, np.ndarray]) -> None:
+        """Keep what a training pass returned as `Saved.updates`."""
+        self.weights.update(updates)
 
     def keeps_tensor(self, training: bool) -> bool:
         """Whether the output *is* the input, so that a loss behind it still finds cached logits."""
@@ -115,8 +121,9 @@ class Layer(Entry):
 
     def to_json(self) -> dict[str, Any]:
         """The entry of this layer in a Sequential's config."""
-        built = {} if self.input_shape is None else {"build_config": {"input_shape": list(self.input_shape)}}
-        return {**serialize(self), **built}
+        if self.input_shape is None or self.built_at_init:
+            return dict(serialize(self))
+        return {**serialize(self), "build_config": {"input_shape": list(self.input_shape)}}
 
 
 def dtype_policy(name: str) -> dict[str, Any]:

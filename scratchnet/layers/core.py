@@ -102,6 +102,7 @@ class Flatten(Layer):
 class Activation(Layer):
     """y = activation(x): an activation as a layer of its own, so its pre-activations are its input."""
 
+    built_at_init = True
     examples = ({"activation": "tanh"}, {"activation": "softmax"})
 
     def __init__(self, activation: Any, **base: Any):

@@ -1,0 +1,177 @@
+"""Dropout: the masks are Keras's bit for bit, call after call."""
+
+import random
+
+import numpy as np
+import pytest
+
+from scratchnet import Sequential, set_random_seed
+from scratchnet.layers import BatchNormalization, Dense, Dropout
+
+X = np.random.default_rng(0).standard_normal((7, 5, 3))
+NOISE_SHAPES = (None, (None, 1, 3), (1, 5, 1), (7, 5, 3))
+
+
+def calls(layer, x, count):
+    """The outputs of several training passes, each with its update stored."""
+    for _ in range(count):
+        y, saved = layer.forward(x, training=True)
+        layer.store(saved.updates)
+        yield y
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("arguments", Dropout.examples, ids=str)
+def test_gradients(check_gradients, arguments, training):
+    check_gradients(Dropout(dtype="float64", **arguments), X, training)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("noise_shape", NOISE_SHAPES, ids=str)
+@pytest.mark.parametrize("training", [True, False])
+def test_keras_agrees(check_against_keras, noise_shape, training):
+    check_against_keras(Dropout(0.4, noise_shape=noise_shape, seed=3, dtype="float64"), X, training)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("noise_shape", NOISE_SHAPES, ids=str)
+@pytest.mark.parametrize(("rate", "seed"), [(0.1, 0), (0.5, 1234), (0.9, 2**40 + 3), (0.3, -5), (0.0, 1), (1.0, 1)])
+def test_several_calls_are_keras_bit_for_bit(keras, rate, seed, noise_shape, dtype):
+    x = X.astype(dtype)
+    ours = Dropout(rate, noise_shape=noise_shape, seed=seed, dtype=dtype)
+    theirs = keras.layers.Dropout(rate, noise_shape=noise_shape, seed=seed, dtype=dtype)
+    for y in calls(ours, x, 3):
+        assert np.array_equal(y, np.asarray(theirs(x, training=True)))
+    if rate:
+        assert np.array_equal(ours.seed_generator_state, np.asarray(theirs.seed_generator.state))
+
+
+@pytest.mark.tensorflow
+def test_unseeded_layers_draw_what_keras_draws(keras):
+    keras.utils.set_random_seed(8)
+    theirs = [keras.layers.Dropout(rate) for rate in (0.5, 0.0, 0.5)]
+    set_random_seed(8)
+    ours = [Dropout(rate) for rate in (0.5, 0.0, 0.5)]
+    assert ours[0].seed is None
+    assert np.array_equal(ours[2].seed_generator_state, np.asarray(theirs[2].seed_generator.state))
+
+
+def test_rate_0_draws_no_seed():
+    random.seed(1)
+    before = random.getstate()
+    assert Dropout(0.0).seed_generator_state is None
+    assert random.getstate() == before
+
+
+@pytest.mark.parametrize(("rate", "training"), [(0.5, False), (0.0, True), (0.0, False)])
+def test_an_inactive_layer_returns_its_input(rate, training):
+    layer = Dropout(rate, seed=1)
+    y, saved = layer.forward(X, training)
+    assert y is X
+    assert layer.keeps_tensor(training)
+    assert saved.updates == {}
+    assert layer.backward(saved, X)[0] is X
+
+
+def test_an_active_layer_does_not_keep_the_tensor():
+    assert not Dropout(0.5, seed=1).keeps_tensor(training=True)
+
+
+def test_a_pass_is_repeatable_until_its_update_is_stored():
+    layer = Dropout(0.5, seed=1)
+    first, second = layer.forward(X, training=True), layer.forward(X, training=True)
+    assert np.array_equal(first[0], second[0])
+    layer.store(second[1].updates)
+    assert layer.seed_generator_state.tolist() == [1, 1]
+    assert not np.array_equal(first[0], layer.forward(X, training=True)[0])
+
+
+def test_a_dropped_nan_is_zero():
+    x = np.full((1, 40), np.nan)
+    y = Dropout(0.5, seed=1).forward(x, training=True)[0]
+    assert set(np.isnan(y[0]).tolist()) == {True, False}
+    assert np.nansum(np.abs(y)) == 0
+
+
+def test_the_state_is_no_weight():
+    chain = Sequential([Dense(3), Dropout(0.5, seed=1)])
+    chain.build((None, 2))
+    assert chain.count_params() == 9
+    assert len(chain.get_weights()) == 2
+
+
+def test_training_draws_on_from_batch_to_batch():
+    chain = Sequential([Dense(3), Dropout(0.5, seed=1)])
+    chain.compile("sgd", "mse")
+    chain.fit(np.ones((5, 2)), np.ones((5, 3)), batch_size=2, epochs=2, verbose=0)
+    assert chain.layers[1].seed_generator_state.tolist() == [1, 6]
+    assert chain.layers[1].weights == {}
+
+
+@pytest.mark.tensorflow
+def test_training_with_masks_and_moving_averages_is_kerass(keras64):
+    """Two epochs of three batches, the last one of a single sample; then the weights and the predictions.
+
+    No bias below the normalization: it has no gradient there but rounding.
+    """
+    layers = keras64.layers
+    stack = [layers.Dense(6, use_bias=False), layers.BatchNormalization(momentum=0.8), layers.Dropout(0.4, seed=5)]
+    theirs = keras64.Sequential([keras64.Input((3,)), *stack, layers.Dense(2)])
+    ours = Sequential.from_config(theirs.get_config())
+    assert isinstance(ours.layers[1], BatchNormalization)
+    ours.set_weights(theirs.get_weights())
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((7, 3)), rng.standard_normal((7, 2))
+    for model in (ours, theirs):
+        model.compile("sgd", "mse")
+        model.fit(x, y, batch_size=3, epochs=2, shuffle=False, verbose=0)
+    for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        assert np.abs(one - other).max() <= 1e-11 * np.abs(other).max()  # the float64 gate
+    predicted = theirs.predict(x, verbose=0)
+    assert np.abs(ours.predict(x) - predicted).max() <= 1e-11 * np.abs(predicted).max()
+
+
+def test_a_chain_finds_the_logits_through_an_inactive_layer():
+    chain = Sequential([Dense(3, activation="softmax"), Dropout(0.5, seed=1)])
+    assert (chain.logits_at(training=False), chain.logits_at(training=True)) == (0, None)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
+def test_other_rates_are_refused(rate):
+    with pytest.raises(ValueError, match=r"rate must be in \[0, 1\]"):
+        Dropout(rate)
+
+
+def test_a_noise_shape_of_another_rank_is_refused():
+    with pytest.raises(ValueError, match="noise_shape needs one entry for each axis"):
+        Dropout(0.5, noise_shape=(None, 1)).forward(X, training=True)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("arguments", [*Dropout.examples, {"rate": 0.5, "noise_shape": (None, 1, 3)}], ids=str)
+def test_config_is_kerass(check_config, arguments):
+    check_config(Dropout, arguments, (None, 5, 3))
+
+
+class NotScaled(Dropout):
+    def transform_backward(self, saved, dz):
+        return np.where(saved.terms, dz, 0), {}
+
+
+class AnotherMask(Dropout):
+    def transform_backward(self, saved, dz):
+        return self._kept(dz, ~saved.terms), {}
+
+
+@pytest.mark.parametrize("mistake", [NotScaled, AnotherMask])
+def test_finite_differences_find(check_gradients, mistake):
+    with pytest.raises(AssertionError, match="wrong"):
+        check_gradients(mistake(0.4, seed=3, dtype="float64"), X)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("mistake", [NotScaled, AnotherMask])
+def test_keras_finds(check_against_keras, mistake):
+    with pytest.raises(AssertionError, match="apart"):
+        check_against_keras(mistake(0.4, seed=3, dtype="float64"), X)
