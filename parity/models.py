@@ -60,8 +60,8 @@ def _file(path: Path, seed: int) -> Subject:
     from parity.weights import keras_file
 
     read = keras_file.read(path)
-    loss = (read.compile_config or {}).get("loss")
-    spec = Spec(path.name, read.config, loss, seed=seed)
+    compiled = read.compile_config or {}
+    spec = Spec(path.name, read.config, compiled.get("loss"), optimizer=_optimizer(compiled), seed=seed)
     return Subject(spec, None if read.variables is None else _by_name(spec, read.variables))
 
 
@@ -89,7 +89,13 @@ def _live(model: Any, loss: Any, seed: int) -> Subject:
     if not model.built:
         raise UsageError(f"{model.name}: the model has no weights yet; give it keras.Input(shape), or call build")
     compiled = getattr(model, "get_compile_config", dict)() or {}
-    return Subject(Spec(model.name, model.get_config(), compiled.get("loss"), seed=seed), keras.weights_of(model))
+    spec = Spec(model.name, model.get_config(), compiled.get("loss"), optimizer=_optimizer(compiled), seed=seed)
+    return Subject(spec, keras.weights_of(model))
+
+
+def _optimizer(compiled: Mapping[str, Any]) -> Any:
+    """The optimizer that the model was compiled with; None, so that no update is compared, where scratchnet lacks it."""
+    return compiled.get("optimizer") if scratch.knows_optimizer(compiled.get("optimizer")) else None
 
 
 def _with_loss(subjects: list[Subject], loss: Any) -> list[Subject]:

@@ -74,9 +74,8 @@ def check(
 def _check(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, modes: Sequence[str]) -> Check:
     """One network with one loss in one dtype, against each way that the reference can run."""
     weights = {name: array.astype(spec.dtype) for name, array in weights.items()}
-    x = x.astype(spec.dtype)
     network = scratch.Network.of(spec)
-    places = list(flow(network.layers, spec.loss_name))
+    places = list(flow(network.layers, spec.loss_name, spec.optimizer_name))
     judge = _whole if spec.dtype == "float64" else _local
     worst: dict[str, Row] = {}
     for mode in modes:
@@ -120,7 +119,7 @@ class _Inputs:
         if self.data is not None:
             raise UsageError(f"data: {network.name} takes samples of shape {network.input_shape}, not 28x28 digits; leave data out")
         self.source = "designed probe"
-        x = probe.samples(network.input_shape, self.batch, self.seed)
+        x = probe.samples(network.input_shape, self.batch, self.seed, network.indices)
         return _representable(x), probe.labels(network.output_shape, self.batch, self.seed, network.labels)
 
     def _digits(self, network: scratch.Network) -> tuple[np.ndarray, np.ndarray]:

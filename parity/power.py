@@ -14,13 +14,13 @@ __all__ = ["powerless", "skipped"]
 
 def skipped(places: Sequence[Place], compared: Mapping[str, Row], reference: Trace) -> dict[str, str]:
     """The tensors that were not compared, and why."""
-    reason = {True: "the subject does not have it", False: "the loss does not pass through it (cached logits)"}
+    reason = {True: "the subject has none", False: "the reference has none: the loss does not come this way"}
     return {p.tensor: reason[p.tensor in reference] for p in places if p.tensor not in compared}
 
 
 def powerless(rows: Sequence[Row], reference: Trace) -> str:
     """Why this comparison could not have failed; empty where it could."""
-    gradients = [row.tensor for row in rows if row.tensor.endswith(".gradient")]
+    gradients = [row.tensor for row in rows if row.tensor.endswith(".gradient") and row.tensor in reference]
     if not gradients:
         return "no gradient was compared"
     values = [np.asarray(reference[name]) for name in gradients]

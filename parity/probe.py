@@ -26,9 +26,10 @@ def weights(shapes: Mapping[str, np.ndarray], seed: int) -> Weights:
     }
 
 
-def samples(shape: tuple[int, ...], batch: int, seed: int) -> np.ndarray:
-    """Standard normal samples, (batch, *shape)."""
-    return np.random.default_rng([seed, 1]).standard_normal((batch, *shape))
+def samples(shape: tuple[int, ...], batch: int, seed: int, indices: int | None = None) -> np.ndarray:
+    """Standard normal samples, (batch, *shape); for a network that takes them, indices below `indices`."""
+    rng = np.random.default_rng([seed, 1])
+    return rng.standard_normal((batch, *shape)) if indices is None else rng.integers(0, indices, (batch, *shape))
 
 
 def labels(outputs: tuple[int, ...], batch: int, seed: int, kind: str) -> np.ndarray:

@@ -17,13 +17,14 @@ class Spec:
     """One network with one loss, ready to be built by any runner.
 
     config: what `keras.Sequential.get_config()` returns; loss: a Keras name or config; dtype: of all layers, weights
-    and the loss; training: whether layers run in training mode; seed: of the probe.
+    and the loss; optimizer: whose first step is compared, None for no step; training: whether layers run in training mode; seed: of the probe.
     """
 
     name: str
     config: Mapping[str, Any]
     loss: Any
     dtype: str = "float32"
+    optimizer: Any = "sgd"
     training: bool = True
     seed: int = 0
 
@@ -34,10 +35,19 @@ class Spec:
     @property
     def loss_name(self) -> str:
         """The loss in one word, as it was given: a name, or the class of a config."""
-        if isinstance(self.loss, Mapping):
-            settings = self.loss.get("config", {})
-            return str(settings.get("name") or self.loss["class_name"]) if isinstance(settings, Mapping) else str(settings)
-        return str(self.loss)
+        return _one_word(self.loss)
+
+    @property
+    def optimizer_name(self) -> str | None:
+        """The optimizer in one word; None where no step is compared."""
+        return None if self.optimizer is None else _one_word(self.optimizer)
+
+
+def _one_word(entry: Any) -> str:
+    if not isinstance(entry, Mapping):
+        return str(entry)
+    settings = entry.get("config", {})
+    return str(settings.get("name") or entry["class_name"]) if isinstance(settings, Mapping) else str(settings)
 
 
 def _retyped(node: Any, dtype: str) -> Any:

@@ -2,8 +2,8 @@
 
 Forward: `input`, then for each layer `<layer>/pre_activation` (where an activation follows) and `<layer>/output`, then
 `loss`. Backward, from the last layer to the first: `<layer>/output.gradient`, `<layer>/pre_activation.gradient` and
-`<layer>/<weight>.gradient`, at last `input.gradient`. A gradient is of the loss, by the tensor before the dot. A tensor
-that a runner cannot see is left out: `tape.gradient` gives none for outputs that a loss bypasses by cached logits.
+`<layer>/<weight>.gradient`, at last `input.gradient`. A gradient is of the loss, by the tensor before the dot. Then
+`<layer>/<weight>.updated`, the weights after one step of the optimizer. A tensor that a runner cannot see is left out: `tape.gradient` gives none for outputs that a loss bypasses by cached logits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["INPUT", "LOSS", "Layer", "Place", "Trace", "Weights", "flow", "gradient", "output", "pre_activation"]
+__all__ = ["INPUT", "LOSS", "Layer", "Place", "Trace", "Weights", "flow", "gradient", "output", "pre_activation", "updated"]
 
 Weights = dict[str, np.ndarray]
 """`<layer>/<weight>` -> array, in the order of the layers."""
@@ -33,6 +33,10 @@ def output(layer: str) -> str:
 
 def gradient(tensor: str) -> str:
     return f"{tensor}.gradient"
+
+
+def updated(weight: str) -> str:
+    return f"{weight}.updated"
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Place:
     backward: bool
 
 
-def flow(layers: tuple[Layer, ...], loss: str) -> Iterator[Place]:
+def flow(layers: tuple[Layer, ...], loss: str, optimizer: str | None = None) -> Iterator[Place]:
     """Every tensor that a run of these layers can have, in the order of data flow."""
     for layer in layers:
         if layer.has_pre_activation:
@@ -88,6 +92,9 @@ def flow(layers: tuple[Layer, ...], loss: str) -> Iterator[Place]:
             yield Place(gradient(f"{layer.name}/{weight}"), f"{layer.kind} {layer.name} backward", True)
         below = f"{layer.kind} {layer.name} backward"
     yield Place(gradient(INPUT), below, True)
+    for layer in layers if optimizer else ():
+        for weight in layer.weights:
+            yield Place(updated(f"{layer.name}/{weight}"), f"{optimizer} update", True)
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,12 @@ def run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, mode: str = 
         model = _build(keras, spec, weights)
         described = [trace.Layer.from_config(entry, ()) for entry in keras.saving.serialize_keras_object(model)["config"]["layers"]
                      if entry["class_name"] != "InputLayer"]  # fmt: skip
-        step = _Step(tf, model, described, spec.training)
+        step = _Step(tf, model, described, spec)
         call = step if mode == "eager" else tf.function(step, jit_compile=mode == "xla")
         tensors = call(tf.constant(x, dtype=spec.dtype), tf.constant(y))
         arrays = {name: np.asarray(tensor) for name, tensor in tensors.items()}
         conditions = {"runner": "keras", "mode": mode, "dtype": spec.dtype, **tensorflow.versions()}
-    return Trace({**arrays, trace.INPUT: np.asarray(x, spec.dtype)}, conditions)
+    return Trace({**arrays, trace.INPUT: x}, conditions)
 
 
 def weights_of(model: Any) -> Weights:
@@ -46,8 +46,11 @@ def weights_of(model: Any) -> Weights:
 class _Step:
     """The computation that is recorded; as an object, because `tf.function` calls it too."""
 
-    def __init__(self, tf: Any, model: Any, layers: list[trace.Layer], training: bool):
-        self.tf, self.model, self.layers, self.training = tf, model, layers, training
+    def __init__(self, tf: Any, model: Any, layers: list[trace.Layer], spec: Spec):
+        self.tf, self.model, self.layers, self.training = tf, model, layers, spec.training
+        self.optimizer = model.optimizer if spec.optimizer is not None else None
+        if self.optimizer is not None:
+            self.optimizer.build(model.trainable_variables)  # variables cannot be made inside tf.function
 
     def __call__(self, x: Any, y: Any) -> dict[str, Any]:
         seen: dict[str, Any] = {}
@@ -71,7 +74,20 @@ class _Step:
         sources = {**seen, **variables, trace.INPUT: x}
         gradients = tape.gradient(loss, sources)
         found = {trace.gradient(name): _dense(self.tf, g) for name, g in gradients.items() if g is not None}
-        return {**seen, trace.LOSS: loss, **found}
+        return {**seen, trace.LOSS: loss, **found, **self._updated(gradients)}
+
+    def _updated(self, gradients: Mapping[str, Any]) -> dict[str, Any]:
+        """One step of the optimizer, with the gradients as the tape gives them: slices are not added up."""
+        if self.optimizer is None:
+            return {}
+        paths = {
+            f"{layer.name}/{variable.name}": variable
+            for layer in self.model.layers
+            for variable in layer.trainable_weights
+            if gradients[f"{layer.name}/{variable.name}"] is not None
+        }
+        self.optimizer.apply([gradients[name] for name in paths], list(paths.values()))
+        return {trace.updated(name): variable.value + 0 for name, variable in paths.items()}
 
 
 def _watched(activation: Any, seen: dict[str, Any], name: str) -> Any:
@@ -90,7 +106,8 @@ def _dense(tf: Any, gradient: Any) -> Any:
 def _build(keras: Any, spec: Spec, weights: Mapping[str, np.ndarray]) -> Any:
     try:
         model = keras.Sequential.from_config(spec.config)
-        model.compile(optimizer=keras.optimizers.SGD(), loss=spec.loss, jit_compile=False)
+        loss = keras.losses.get(spec.loss) if isinstance(spec.loss, Mapping) else spec.loss
+        model.compile(optimizer=keras.optimizers.get(spec.optimizer or "sgd"), loss=loss, jit_compile=False)
     except (ValueError, TypeError) as error:
         raise UsageError(f"{spec.name}: Keras cannot build this network: {str(error).splitlines()[0]}") from error
     for layer in model.layers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,13 @@ import numpy as np
 import scratchnet
 from parity import trace
 from parity.errors import UsageError
+from parity.runners.steps import Operation, Settle, walk
 from parity.spec import Spec
 from parity.trace import Trace, Weights
-from scratchnet import losses
-from scratchnet.layers import Saved
-from scratchnet.sequential import Chain, penalized
+from scratchnet import losses, optimizers
+from scratchnet.sequential import Chain
 
-__all__ = ["Network", "build", "replay", "run"]
+__all__ = ["Network", "build", "knows_optimizer", "replay", "run", "run_with"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Network:
     weight_names: Mapping[str, tuple[str, ...]]
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
+    indices: int | None  # where the input is indices: how many there are
     labels: str  # the kind of labels that the loss takes: real, binary, one_hot or integer
 
     @classmethod
@@ -42,6 +43,7 @@ class Network:
             weight_names={layer.name or "": tuple(layer.weights) for layer in chain.layers},
             input_shape=_fixed(spec, chain.input_shape),
             output_shape=_fixed(spec, chain.output_shape),
+            indices=chain.layers[0].input_dim if chain.layers[0].takes_indices else None,  # type: ignore[attr-defined]
             labels=losses.get(spec.loss).labels,
         )
 
@@ -68,6 +70,14 @@ def build(spec: Spec) -> Chain:
     if not chain.built:
         raise UsageError(f"{spec.name}: the config does not say the shape of the input; add keras.Input(shape) first")
     return chain
+
+
+def knows_optimizer(identifier: Any) -> bool:
+    """Whether scratchnet has this optimizer, with these arguments."""
+    try:
+        return optimizers.get(identifier) is not None
+    except (ValueError, TypeError):
+        return False
 
 
 def layers(chain: Chain) -> tuple[trace.Layer, ...]:
@@ -99,7 +109,20 @@ def run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Trace:
             tensors[trace.gradient(f"{layer.name}/{name}")] = value
     if backward.dx is not None:
         tensors[trace.gradient(trace.INPUT)] = backward.dx
+    tensors.update(_updated(chain, described, tensors, optimizers.get(spec.optimizer)))
     return Trace(tensors, {"runner": "scratch", "dtype": spec.dtype, "numpy": np.__version__})
+
+
+def _updated(
+    chain: Chain, described: Sequence[trace.Layer], tensors: Trace | dict[str, Any], optimizer: Any
+) -> dict[str, np.ndarray]:
+    """The weights after the first step of the optimizer."""
+    new = {}
+    for layer, named in zip(chain.layers, described, strict=True) if optimizer else ():
+        for name, weight in layer.trainable_weights.items():
+            tensor = f"{named.name}/{name}"
+            new[trace.updated(tensor)], _ = optimizer.step(weight, tensors[trace.gradient(tensor)], optimizer.zero_state(weight))
+    return new
 
 
 def replay(
@@ -108,63 +131,45 @@ def replay(
     reference: Trace,
     y: np.ndarray,
     number: Callable[[np.ndarray], Any] = lambda array: array,
+    settle: Settle = lambda operation: operation.outputs,
 ) -> Mapping[str, Any]:
     """Each operation alone, on the reference's own tensors, forward and backward.
 
     An error of one operation then stays where it is made. `number` wraps every array that goes in: the identity gives
-    scratchnet's own results in the dtype of the spec, `budget.Bounded` the float64 values and the budgets.
+    scratchnet's own results in the dtype of the spec, `budget.Bounded` the float64 values and the budgets. `settle` may
+    replace results, to plant a mistake.
     """
-    chain = _with_weights(spec, weights, number)
-    loss = losses.get(spec.loss)
-    described = layers(chain)
     results: dict[str, Any] = {}
-    saved = _replay_forward(chain, described, reference, spec.training, number, results)
-    logits_at = chain.logits_at(spec.training)
-    prediction = saved[-1].y
-    logits = None if logits_at is None else saved[logits_at].z
-    results[trace.LOSS] = loss.forward(y, prediction, logits) + chain.penalty()
-    d = loss.backward(y, prediction, logits)
-    first = logits_at if loss.uses(logits) and logits_at is not None else len(described) - 1
-    by_logits = loss.uses(logits)
-    for index in reversed(range(first + 1)):
-        layer, kept = described[index], saved[index]
-        if not (by_logits and index == first):
-            d = _taken(reference, trace.gradient(trace.output(layer.name)), d, results, number)
-            d = chain.layers[index].activation.backward(kept.z, kept.y, d)
-        if layer.has_pre_activation:
-            d = _taken(reference, trace.gradient(trace.pre_activation(layer.name)), d, results, number)
-        d, grads = chain.layers[index].transform_backward(kept, d)
-        for name, value in penalized(chain.layers[index], grads).items():
-            results[trace.gradient(f"{layer.name}/{name}")] = value
-    if d is not None:
-        results[trace.gradient(trace.INPUT)] = d
+
+    def exchange(operation: Operation) -> Mapping[str, Any]:
+        """Note what this operation gave, and go on with what the reference has there."""
+        outputs = {**operation.outputs, **settle(operation)}
+        named = {output: (name, outputs[output]) for output, name in operation.tensors.items()}
+        results.update(dict(named.values()))
+        taken = {output: number(reference[name]) for output, (name, _) in named.items() if name in reference}
+        return {**outputs, **taken}
+
+    _walk(spec, weights, reference[trace.INPUT], y, number, exchange)
     return results
 
 
-def _replay_forward(
-    chain: Chain,
-    described: tuple[trace.Layer, ...],
-    reference: Trace,
-    training: bool,
-    number: Callable[[np.ndarray], Any],
-    results: dict[str, Any],
-) -> list[Saved]:
-    saved: list[Saved] = []
-    x = number(reference[trace.INPUT])
-    for layer, named in zip(chain.layers, described, strict=True):
-        z, terms, updates = layer.transform(x, training)
-        if named.has_pre_activation:
-            z = _taken(reference, trace.pre_activation(named.name), z, results, number)
-        y = _taken(reference, trace.output(named.name), layer.activation.forward(z), results, number)
-        saved.append(Saved(x, z, y, terms, updates))
-        x = y
-    return saved
+def run_with(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, settle: Settle) -> Trace:
+    """The whole network, operation by operation, with results that `settle` may replace: to plant a mistake."""
+    tensors: dict[str, np.ndarray] = {trace.INPUT: x}
+
+    def keep(operation: Operation) -> Mapping[str, Any]:
+        outputs = {**operation.outputs, **settle(operation)}
+        tensors.update({name: outputs[output] for output, name in operation.tensors.items()})
+        return outputs
+
+    _walk(spec, weights, x, y, lambda array: array, keep)
+    return Trace(tensors, {"runner": "scratch", "dtype": spec.dtype, "numpy": np.__version__})
 
 
-def _taken(reference: Trace, name: str, value: Any, results: dict[str, Any], number: Callable[[np.ndarray], Any]) -> Any:
-    """Note what this operation gave, and go on with what the reference has there."""
-    results[name] = value
-    return number(reference[name]) if name in reference else value
+def _walk(spec: Spec, weights: Weights, x: Any, y: np.ndarray, number: Callable[[np.ndarray], Any], settle: Settle) -> None:
+    chain = _with_weights(spec, weights, number)
+    x = x if chain.layers[0].takes_indices else number(x.astype(spec.dtype))
+    walk(chain, layers(chain), losses.get(spec.loss), optimizers.get(spec.optimizer), x, y, spec.training, settle)
 
 
 def _fixed(spec: Spec, shape: Any) -> tuple[int, ...]:

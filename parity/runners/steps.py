@@ -1,0 +1,220 @@
+"""A run of scratchnet taken apart: one `Operation` for each forward or backward step, with all that goes in and comes out.
+
+`walk` performs them in the order of data flow and asks `settle` after each one which results to go on with: its own
+(a run), the reference's (the local pass: an error then stays in the operation that makes it), or wrong ones (to plant a
+mistake). Mistakes are functions of an Operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from parity import trace
+from parity.budget import Bounded
+from scratchnet.activations import Linear
+from scratchnet.layers import Layer, Saved
+from scratchnet.losses import Loss
+from scratchnet.optimizers import Optimizer
+from scratchnet.registry import Entry
+from scratchnet.sequential import Chain
+
+__all__ = ["Operation", "Settle", "walk"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One step of a run.
+
+    entry: the registered object that computes it; direction: forward, backward or update; layer: whose step it is.
+    inputs and outputs are arrays by short names, which are the ones of the formulas in the docstring of the entry's
+    class: x, z, y, dy, dz, dx; y_true, y_pred, logits, loss, d; a weight's own name for the weight as an input, and for
+    the gradient by it as an output. tensors: output -> its name in a trace, where it has one. terms: what the layer's
+    forward saved for its backward. following: the layers behind this one, nearest first.
+    """
+
+    entry: Entry
+    direction: str
+    layer: str
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    tensors: Mapping[str, str]
+    terms: Any = None
+    training: bool = True
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def family(self) -> str:
+        return self.entry.family
+
+    @property
+    def kind(self) -> str:
+        """The registered name of the entry: Dense, tanh, MeanSquaredError."""
+        return self.entry.registered_name
+
+    def __getitem__(self, name: str) -> Any:
+        return self.inputs[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.inputs
+
+
+Settle = Callable[[Operation], Mapping[str, Any]]
+
+
+def walk(
+    chain: Chain,
+    layers: Sequence[trace.Layer],
+    loss: Loss,
+    optimizer: Optimizer | None,
+    x: Any,
+    y: Any,
+    training: bool,
+    settle: Settle,
+) -> None:
+    """Forward, loss, backward and one update of every weight."""
+    walker = _Walk(chain, layers, loss, x, y, training, settle)
+    walker.forward()
+    walker.loss_forward()
+    walker.backward()
+    if optimizer is not None:
+        walker.update(optimizer)
+
+
+class _Walk:
+    def __init__(
+        self, chain: Chain, layers: Sequence[trace.Layer], loss: Loss, x: Any, y: Any, training: bool, settle: Settle
+    ):
+        self.chain, self.layers, self.loss = chain, layers, loss
+        self.x, self.y, self.training, self.settle = x, y, training, settle
+        self.saved: list[Saved] = []
+        self.gradients: dict[str, Any] = {}
+        self.logits: Any = None
+        self.by_logits: int | None = None  # the layer at whose pre-activations the loss starts to go back
+
+    def forward(self) -> None:
+        x = self.x
+        for layer, named in zip(self.chain.layers, self.layers, strict=True):
+            z, terms, updates = x, None, {}
+            if not _only_activation(layer, named):
+                z, terms, updates = layer.transform(x, self.training)
+                seen = trace.pre_activation(named.name) if named.has_pre_activation else trace.output(named.name)
+                z = self._done(layer, "forward", named.name, {"x": x, **layer.weights}, {"z": z}, {"z": seen}, terms)["z"]
+            y = z
+            if not isinstance(layer.activation, Linear):
+                y = layer.activation.forward(z)
+                seen = trace.output(named.name)
+                y = self._done(layer.activation, "forward", named.name, {"x": z}, {"y": y}, {"y": seen})["y"]
+            self.saved.append(Saved(x, z, y, terms, updates))
+            x = y
+        at = self.chain.logits_at(self.training)
+        self.logits = None if at is None else self.saved[at].z
+        self.by_logits = at if self.loss.uses(self.logits) else None
+
+    def loss_forward(self) -> None:
+        penalty = self.chain.penalty()
+        for layer, name, weight, regularizer in self._regularized():
+            value = regularizer.forward(weight)
+            settled = self._done(regularizer, "forward", layer, {"w": weight}, {"penalty": value}, {}, weight=name)
+            penalty = penalty - value + settled["penalty"]
+        value = self.loss.forward(self.y, self.saved[-1].y, self.logits) + penalty
+        self._done(self.loss, "forward", "", self._loss_inputs(penalty=penalty), {"loss": value}, {"loss": trace.LOSS})
+
+    def backward(self) -> None:
+        last = len(self.layers) - 1 if self.by_logits is None else self.by_logits
+        d = self.loss.backward(self.y, self.saved[-1].y, self.logits)
+        seen = trace.gradient(trace.output(self.layers[last].name))
+        if self.by_logits is not None:
+            seen = self._gradient_by_z(last)
+        d = self._done(self.loss, "backward", "", self._loss_inputs(), {"d": d}, {"d": seen})["d"]
+        for index in reversed(range(last + 1)):
+            if index != self.by_logits:
+                d = self._activation_backward(index, d)
+            d = self._layer_backward(index, d)
+
+    def update(self, optimizer: Optimizer) -> None:
+        for layer, saved in zip(self.chain.layers, self.saved, strict=True):
+            for name, weight in layer.trainable_weights.items():
+                tensor = f"{layer.name}/{name}"
+                state = optimizer.zero_state(weight)
+                new, _ = optimizer.step(weight, self.gradients[tensor], state)
+                if layer.takes_indices and isinstance(new, Bounded):  # Keras adds the rows of equal indices one by one
+                    new = new.rounded(int(np.max(np.unique(saved.x, return_counts=True)[1])))
+                inputs = {"w": weight, "g": self.gradients[tensor], **state}
+                self._done(optimizer, "update", layer.name or "", inputs, {"w": new}, {"w": trace.updated(tensor)}, weight=name)
+
+    def _activation_backward(self, index: int, dy: Any) -> Any:
+        layer, saved = self.chain.layers[index], self.saved[index]
+        if isinstance(layer.activation, Linear):
+            return dy
+        dx = layer.activation.backward(saved.z, saved.y, dy)
+        inputs = {"x": saved.z, "y": saved.y, "dy": dy}
+        seen = {"dx": self._gradient_by_z(index)}
+        return self._done(layer.activation, "backward", self.layers[index].name, inputs, {"dx": dx}, seen)["dx"]
+
+    def _layer_backward(self, index: int, dz: Any) -> Any:
+        layer, named, saved = self.chain.layers[index], self.layers[index], self.saved[index]
+        if _only_activation(layer, named):
+            return dz
+        dx, grads = layer.transform_backward(saved, dz)
+        penalties = {name: r for l, name, _, r in self._regularized() if l == named.name}
+        tensors = {n: trace.gradient(f"{named.name}/{n}") for n in layer.trainable_weights if n not in penalties}
+        if dx is not None:
+            tensors["dx"] = self._gradient_below(index)
+        inputs = {"x": saved.x, "z": saved.z, "dz": dz, **layer.weights}
+        outputs = {"dx": dx, **{name: grads[name] for name in layer.trainable_weights}}
+        settled = self._done(layer, "backward", named.name, inputs, outputs, tensors, saved.terms)
+        for name in layer.trainable_weights:
+            g = settled[name]
+            if name in penalties:
+                g = self._penalize(named.name, name, layer.weights[name], g, penalties[name])
+            self.gradients[f"{named.name}/{name}"] = g
+        return settled["dx"]
+
+    def _penalize(self, layer: str, name: str, weight: Any, g: Any, regularizer: Any) -> Any:
+        seen = {"g": trace.gradient(f"{layer}/{name}")}
+        total = g + regularizer.backward(weight)
+        return self._done(regularizer, "backward", layer, {"w": weight, "g": g}, {"g": total}, seen, weight=name)["g"]
+
+    def _regularized(self) -> list[tuple[str, str, Any, Any]]:
+        return [
+            (named.name, name, weight, regularizer)
+            for layer, named in zip(self.chain.layers, self.layers, strict=True)
+            for name, weight in layer.trainable_weights.items()
+            if (regularizer := layer.regularizer_of(name)) is not None
+        ]
+
+    def _loss_inputs(self, **more: Any) -> dict[str, Any]:
+        logits = {} if self.logits is None else {"logits": self.logits}
+        return {"y_true": self.y, "y_pred": self.saved[-1].y, **logits, **more}
+
+    def _gradient_by_z(self, index: int) -> str:
+        if self.layers[index].has_pre_activation:
+            return trace.gradient(trace.pre_activation(self.layers[index].name))
+        return self._gradient_below(index)  # a layer that is only an activation: its z is its input
+
+    def _gradient_below(self, index: int) -> str:
+        return trace.gradient(trace.output(self.layers[index - 1].name) if index else trace.INPUT)
+
+    def _done(
+        self,
+        entry: Entry,
+        direction: str,
+        layer: str,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        tensors: Mapping[str, str],
+        terms: Any = None,
+        **context: Any,
+    ) -> Mapping[str, Any]:
+        context = {"chain": self.chain, "layers": self.layers, "saved": self.saved, **context}
+        operation = Operation(entry, direction, layer, inputs, outputs, tensors, terms, self.training, context)
+        return {**outputs, **self.settle(operation)}
+
+
+def _only_activation(layer: Layer, named: trace.Layer) -> bool:
+    """Whether the layer is nothing but an activation: its transform is then the identity, and no operation."""
+    return not named.has_pre_activation and not isinstance(layer.activation, Linear)
