@@ -34,21 +34,24 @@ def networks(seed: int = 0) -> list[Spec]:
     return [spec for name in NETWORKS for spec in _network(name, seed)]
 
 
-def cases(seed: int = 0) -> Iterator[Spec]:
-    """For every activation, loss and layer example of the registry, the smallest network that exercises it."""
+def cases(seed: int = 0, widths: int = 1) -> Iterator[Spec]:
+    """For every activation, loss and layer example of the registry, the smallest network that exercises it.
+
+    widths: a factor for the number of inputs, of images per side.
+    """
     for name, activation in registry.entries("activation").items():
         for settings in activation.examples:
             if settings:
                 continue  # in a config, Keras knows an activation by its bare name only
-            yield _case(f"activation-{name}", [DENSE(5), layers.Activation(activation(**settings)), DENSE(3)], "mse", seed)
+            yield _case(f"activation-{name}", [DENSE(5), layers.Activation(activation(**settings)), DENSE(3)], "mse", seed, widths)
     for name, loss in registry.entries("loss").items():
         for settings in loss.examples:
-            yield _case(f"loss-{name}", [DENSE(5, "tanh"), DENSE(3, _head(loss, settings))], registry.serialize(loss(**settings)), seed)
+            yield _case(f"loss-{name}", [DENSE(5, "tanh"), DENSE(3, _head(loss, settings))], registry.serialize(loss(**settings)), seed, widths)
     for name, layer in registry.entries("layer").items():
         for settings in layer.examples:
             below = [] if layer.takes_indices or len(layer.example_shape) > 1 else [DENSE(7, "tanh")]
             stack = [*below, layer(**settings), layers.Flatten(), DENSE(3)]
-            yield _spec(f"layer-{name}", stack, layer.example_shape, "mse", seed)
+            yield _spec(f"layer-{name}", stack, _wider(layer, widths), "mse", seed)
 
 
 def find(name: str, seed: int = 0) -> list[Spec]:
@@ -63,8 +66,16 @@ def _network(name: str, seed: int) -> list[Spec]:
     return [_spec(name, make(), IMAGE, loss, seed) for loss in losses]
 
 
-def _case(name: str, stack: list[layers.Layer], loss: Any, seed: int) -> Spec:
-    return _spec(name, stack, (11,), loss, seed)
+def _case(name: str, stack: list[layers.Layer], loss: Any, seed: int, widths: int) -> Spec:
+    return _spec(name, stack, (11 * widths,), loss, seed)
+
+
+def _wider(layer: type[layers.Layer], widths: int) -> tuple[int, ...]:
+    """The example's input with more features, or, for images, more pixels but the same channels."""
+    if len(layer.example_shape) == 1:
+        return (layer.example_shape[0] * widths,)
+    *sides, channels = layer.example_shape
+    return (*(side * round(widths**0.5) for side in sides), channels)
 
 
 def _head(loss: type[losses.Loss], settings: Any) -> str:
