@@ -33,7 +33,7 @@ __all__ = ["Check", "check_chain", "check_layer", "directional"]
 
 RATIO = 4.0
 STEPS = RATIO ** -np.arange(1, 14)
-"""The ladder, relative to the size of the array: 1/4 suits a linear function, and the end reaches no kink beyond 1e-6."""
+"""The ladder, relative to an array's size: 1/4 suits linear functions, and the end keeps clear of kinks beyond 1e-6."""
 
 NOISE_SPACING = 2.0**-26  # a smooth curve's fourth differences are then below 2^-100 of it
 NOISE_POINTS = np.arange(-6, 7)

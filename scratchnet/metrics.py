@@ -1,6 +1,7 @@
 """Metrics: one number for each sample, averaged over an epoch."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,6 +19,11 @@ class Metric(Entry):
 
     def __init__(self, name: str | None = None):
         self.name = name or self.default_name
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Build from Keras's config. Its dtype is left out: metrics are computed in the dtype of the predictions."""
+        return super().from_config({name: value for name, value in config.items() if name != "dtype"})
 
     def per_sample(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
         """One value per sample."""

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from scratchnet import registry
+from scratchnet.activations import float32
 from scratchnet.registry import Entry, register
 
 __all__ = ["SGD", "Optimizer", "get"]
@@ -64,8 +65,9 @@ class SGD(Optimizer):
         change = gradient * np.asarray(self.learning_rate, gradient.dtype)  # Keras keeps the rate in the weights' dtype
         if not self.momentum:
             return weight - change, state
-        m = state["momentum"] * self.momentum - change
-        return (weight + m * self.momentum - change if self.nesterov else weight + m), {"momentum": m}
+        mu = float32(self.momentum)  # Keras casts a Python number, so it is float32's in float64 too
+        m = state["momentum"] * mu - change
+        return weight + (m * mu - change if self.nesterov else m), {"momentum": m}
 
 
 def get(identifier: Any) -> Optimizer:

@@ -23,15 +23,19 @@ SCRATCHNET_ROWS = (
 )
 PARITY_ROWS = (
     {"cli", "pytest_plugin"},
-    {"pipeline", "golden", "fuzz"},
+    {"pipeline", "golden", "fuzz", "score"},
+    {"models", "cases", "oracle", "power", "probe", "data"},
+    {"mistakes"},
     {"runners", "weights", "compare", "diagnose", "report"},
     {"trace", "budget", "spec"},
 )
 # Which part of scratchnet a module of parity may know; the others none.
 KNOWS_SCRATCHNET = {
     "parity.cases": "scratchnet",
+    "parity.fuzz": "scratchnet",
     "parity.oracle": "scratchnet",
     "parity.runners.scratch": "scratchnet",
+    "parity.runners.steps": "scratchnet",
     "parity.spec": "scratchnet.registry",
 }
 KNOWS_FRAMEWORKS = ("parity.runners", "parity.data", "parity.weights")

@@ -62,7 +62,7 @@ class ReLU(ActivationLayer):
         {},
         {"negative_slope": 0.1},
         {"max_value": 6.0},
-        {"max_value": 1.0, "negative_slope": 0.1, "threshold": 0.25},
+        {"max_value": 0.5, "negative_slope": 0.1, "threshold": 0.25},
     )
 
     def __init__(

@@ -1,0 +1,146 @@
+"""Layers over the registry: finite differences, Keras in float64, shapes, dtypes."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from scratchnet import gradcheck
+from scratchnet.layers import Embedding
+from scratchnet.sequential import penalized
+
+BATCH = 5
+
+
+def built(any_layer, rng, dtype="float64"):
+    """A layer on its own with no weight at a special value; variances are positive."""
+    layer = any_layer(name="probe", dtype=dtype)
+    layer.build((None, *layer.example_shape))
+    for name, weight in layer.weights.items():
+        values = rng.uniform(0.5, 1.5, weight.shape) if "variance" in name else rng.standard_normal(weight.shape)
+        layer.weights[name] = values.astype(dtype)
+    return layer
+
+
+def inputs(layer, rng):
+    """Random numbers, which meet no kink and no tie; indices where the layer looks them up."""
+    shape = (BATCH, *layer.example_shape)
+    if isinstance(layer, Embedding):
+        return rng.integers(0, layer.input_dim, shape).astype(layer.dtype)
+    return rng.standard_normal(shape).astype(layer.dtype)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_finite_differences(any_layer, training, rng):
+    layer = built(any_layer, rng)
+    checks = gradcheck.check_layer(layer, inputs(layer, rng), rng, training)
+    assert not [str(check) for check in checks if not check.passed]
+    names = {*layer.trainable_weights} | (set() if isinstance(layer, Embedding) else {"input"})
+    assert {check.name for check in checks} == names
+
+
+def test_gradients_by_weights_that_are_regularized(any_layer, rng, assert_right):
+    layer = built(any_layer, rng)
+    regularized = {n: w for n, w in layer.trainable_weights.items() if layer.regularizer_of(n) is not None}
+    if not regularized:
+        pytest.skip("no regularizer in this example")
+    for name, weight in regularized.items():
+        zero = {other: np.zeros_like(values) for other, values in layer.trainable_weights.items()}
+        slope = penalized(layer, zero)[name]
+        f = lambda at, name=name: np.asarray(layer.regularizer_of(name).forward(at["w"]))  # noqa: E731
+        assert_right(gradcheck.directional(f, lambda dy, slope=slope: {"w": dy * slope}, {"w": weight}, rng))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("training", [False, True])
+def test_keras(any_layer, training, keras64, rng, assert_equal64):
+    tf = importlib.import_module("tensorflow")
+    layer = built(any_layer, rng)
+    theirs = getattr(keras64.layers, type(layer).__name__).from_config(layer.get_config())
+    x = inputs(layer, rng)
+    theirs.build(x.shape)
+    theirs.set_weights(list(layer.weights.values()))
+    y, saved = layer.forward(x, training)
+    dy = rng.standard_normal(y.shape)
+    dx, gradients = layer.backward(saved, dy)
+    gradients = penalized(layer, gradients)
+
+    given = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        output = theirs(given, **({"training": training} if theirs._call_has_training_arg else {}))
+        total = tf.reduce_sum(output * dy) + sum(theirs.losses)
+    expected = tape.gradient(total, [given, *(variable.value for variable in theirs.trainable_variables)])
+
+    assert_equal64(y, output.numpy(), "y")
+    if dx is None:
+        assert expected[0] is None
+    elif expected[0] is None:  # nothing of the input is left, as behind a dropout of everything
+        assert not dx.any()
+    else:
+        assert_equal64(dx, expected[0].numpy(), "dx")
+    assert list(gradients) == [variable.name for variable in theirs.trainable_variables]
+    for (name, gradient), by_tape in zip(gradients.items(), expected[1:], strict=True):
+        assert_equal64(gradient, tf.convert_to_tensor(by_tape).numpy(), name)
+    updated = {**layer.weights, **{name: new for name, new in saved.updates.items() if name in layer.weights}}
+    for (name, weight), variable in zip(updated.items(), theirs.weights, strict=True):
+        assert_equal64(weight, variable.numpy(), f"{name} after the pass")
+
+
+@pytest.mark.tensorflow
+def test_keras_has_the_same_weights_and_shapes(any_layer, keras):
+    layer = any_layer(name="probe", dtype="float32")
+    layer.build((None, *layer.example_shape))
+    theirs = getattr(keras.layers, type(layer).__name__).from_config(layer.get_config())
+    theirs.build((None, *layer.example_shape))
+    assert [(name, weight.shape) for name, weight in layer.weights.items()] == [
+        (variable.name, tuple(variable.shape)) for variable in theirs.weights
+    ]
+    assert list(layer.trainable_weights) == [variable.name for variable in theirs.trainable_weights]
+    shape = (None, *layer.example_shape)
+    assert layer.compute_output_shape(shape) == tuple(theirs.compute_output_shape(shape))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_shapes_and_dtypes(any_layer, dtype, training, rng):
+    layer = built(any_layer, rng, dtype)
+    x = inputs(layer, rng)
+    y, saved = layer.forward(x, training)
+    assert y.shape == (BATCH, *layer.compute_output_shape((None, *layer.example_shape))[1:])
+    dx, gradients = layer.backward(saved, np.ones_like(y))
+    weights = {name: new for name, new in saved.updates.items() if name in layer.weights}
+    for array in (y, saved.z, *gradients.values(), *weights.values(), *(() if dx is None else (dx,))):
+        assert array.dtype == dtype
+    assert dx is None or dx.shape == x.shape
+    assert {name: gradient.shape for name, gradient in gradients.items()} == {
+        name: weight.shape for name, weight in layer.trainable_weights.items()
+    }
+    assert {name: len(axes) for name, axes in layer.axes.items()} == {
+        name: weight.ndim for name, weight in layer.weights.items()
+    }
+
+
+def test_passes_change_nothing(any_layer, rng):
+    """What a pass needs later it returns: a second pass gives the same, and the weights stay."""
+    layer = built(any_layer, rng)
+    x = inputs(layer, rng)
+    given, before = x.copy(), {name: weight.copy() for name, weight in layer.weights.items()}
+    first, saved = layer.forward(x, True)
+    kept, dy = first.copy(), rng.standard_normal(first.shape)
+    dx, _ = layer.backward(saved, dy)
+    again, saved_again = layer.forward(x, True)
+    assert np.array_equal(kept, again)
+    assert np.array_equal(x, given)
+    assert all(np.array_equal(before[name], weight) for name, weight in layer.weights.items())
+    assert dx is None or np.array_equal(dx, layer.backward(saved_again, dy)[0])
+
+
+def test_frozen_layers_have_no_trainable_weights(any_layer, rng):
+    layer = any_layer(name="probe", dtype="float64", trainable=False)
+    layer.build((None, *layer.example_shape))
+    assert not layer.trainable_weights
+    x = inputs(layer, rng)
+    y, saved = layer.forward(x)
+    _, gradients = layer.backward(saved, np.ones_like(y))
+    assert not penalized(layer, gradients)

@@ -1,0 +1,260 @@
+"""Losses over the registry: finite differences, Keras in float64, both ways to a cross-entropy, known differences."""
+
+import importlib
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from scratchnet import activations, gradcheck, losses
+from scratchnet.losses import EPSILON, REDUCTIONS, CategoricalCrossentropy, SparseCategoricalCrossentropy
+
+BATCHES = ((6,), (3, 4))
+CLASSES = 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Targets and what a network's last layer made for them."""
+
+    y: np.ndarray
+    p: np.ndarray
+    z: np.ndarray
+
+
+def problem(loss, rng, batch=(6,), head=None):
+    """Random targets that the loss is made for, pre-activations and predictions: (*batch, CLASSES)."""
+    z = rng.standard_normal((*batch, CLASSES))
+    p = activations.get(head or loss.head).forward(z)
+    if isinstance(loss, SparseCategoricalCrossentropy):
+        return Problem(rng.integers(0, CLASSES, batch), p, z)
+    y = rng.random((*batch, CLASSES))
+    if isinstance(loss, CategoricalCrossentropy):
+        y /= y.sum(axis=-1, keepdims=True)
+    return Problem(y, p, z)
+
+
+def predictions(loss, given):
+    return given.z if getattr(loss, "from_logits", False) else given.p
+
+
+def crosses(any_loss):
+    return issubclass(any_loss.func, losses.Crossentropy)
+
+
+def twin(keras, any_loss, **arguments):
+    return getattr(keras.losses, any_loss.func.__name__)(**any_loss.keywords, **arguments)
+
+
+def checked_by_predictions(loss, y, p, weight, rng):
+    def f(at):
+        return np.asarray(loss.forward(y, at["p"], None, weight))
+
+    return gradcheck.directional(f, lambda dy: {"p": dy * loss.backward(y, p, None, weight)}, {"p": p}, rng)
+
+
+def checked_by_logits(loss, given, rng, weight=None):
+    def f(at):
+        return np.asarray(loss.forward(given.y, given.p, at["z"], weight))
+
+    def backward(dy):
+        return {"z": dy * loss.backward(given.y, given.p, given.z, weight)}
+
+    return gradcheck.directional(f, backward, {"z": given.z}, rng)
+
+
+@pytest.mark.parametrize("batch", BATCHES, ids=str)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_finite_differences(any_loss, batch, reduction, weighted, rng, assert_right):
+    loss = any_loss(reduction=reduction)
+    given = problem(loss, rng, batch)
+    weight = rng.random(batch) + 0.5 if weighted else None
+    assert_right(checked_by_predictions(loss, given.y, predictions(loss, given), weight, rng))
+    if crosses(any_loss):
+        assert_right(checked_by_logits(loss, given, rng, weight))
+
+
+def test_finite_differences_of_rows_that_do_not_sum_to_one(any_loss, rng, assert_right):
+    loss = any_loss()
+    given = problem(loss, rng)
+    if given.y.ndim == 1:
+        pytest.skip("integer targets")
+    given = Problem(rng.random(given.y.shape), given.p * rng.uniform(0.2, 0.9, (6, 1)), given.z)
+    assert_right(checked_by_predictions(loss, given.y, predictions(loss, given), None, rng))
+    if crosses(any_loss):
+        assert_right(checked_by_logits(loss, given, rng))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("batch", BATCHES, ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_keras_as_a_function_of_arrays(any_loss, batch, weighted, keras64, gradient, rng, assert_equal64):
+    for reduction in REDUCTIONS:
+        loss, theirs = any_loss(reduction=reduction), twin(keras64, any_loss, reduction=reduction)
+        given = problem(loss, rng, batch)
+        weight = rng.random(batch) if weighted else None
+        p = predictions(loss, given)
+        value, (dp,) = gradient(lambda p, theirs=theirs, y=given.y, w=weight: theirs(y, p, sample_weight=w), p)
+        assert_equal64(loss.forward(given.y, p, None, weight), value, reduction)
+        assert_equal64(loss.backward(given.y, p, None, weight), dp, reduction)
+
+
+@pytest.mark.tensorflow
+def test_keras_at_saturated_and_equal_values(any_loss, keras64, gradient, assert_equal64):
+    """The bounds of the clip, one step beyond them, certainty, and predictions that are the targets."""
+    loss = any_loss()
+    high = 1 - EPSILON
+    p = np.array(
+        [
+            [0.0, 1.0, 0.0, 0.0],
+            [1.0, 0.0, 0.0, 0.0],
+            [EPSILON, high, 0.0, 0.0],
+            [np.nextafter(EPSILON, 0), np.nextafter(high, 1), 0.0, 0.0],
+            [np.nextafter(EPSILON, 1), np.nextafter(high, 0), 0.0, 0.0],
+            [0.25, 0.25, 0.25, 0.25],
+            [-0.25, 1.25, 0.5, 0.5],
+        ]
+    )
+    targets = [np.eye(4)[row] for row in (np.arange(7) % 4, np.zeros(7, int), np.ones(7, int))]
+    if isinstance(loss, SparseCategoricalCrossentropy):
+        targets = [np.argmax(y, axis=-1) for y in targets]
+    for y in targets:
+        for row in range(len(p)):  # one by one, so that no large neighbour hides a mistake
+            rows = slice(row, row + 1)
+            value, (dp,) = gradient(lambda p, y=y[rows]: twin(keras64, any_loss)(y, p), p[rows])
+            # the logarithm of a number near 1 is known to that number's rounding only
+            assert loss.forward(y[rows], p[rows]) == pytest.approx(value, rel=1e-11, abs=np.finfo(np.float64).eps)
+            assert_equal64(loss.backward(y[rows], p[rows]), dp, p[row])
+
+
+@pytest.fixture
+def by_pre_activations(keras64, gradient):
+    """f(loss of Keras, activation, y, z): the loss of a model that ends in the activation, and its gradient by z."""
+
+    def run(loss, head, y, z):
+        model = keras64.Sequential([keras64.layers.Activation(head)])
+        return gradient(lambda z: loss(y, model(z)), z)
+
+    return run
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_keras_behind_an_activation(any_loss, head, keras64, by_pre_activations, rng, assert_equal64):
+    """Every cross-entropy takes the cached pre-activations of either: binary a softmax's, categorical a sigmoid's."""
+    if any_loss.keywords.get("from_logits"):
+        pytest.skip("Keras warns; see the next test")
+    loss = any_loss()
+    given = problem(loss, rng, head=head)
+    extreme = np.array([[40.0, 0.0, -40.0, 3.0, 200.0]])  # the clip would make constants of these
+    for z in (given.z, np.repeat(extreme, 6, axis=0)):
+        p = activations.get(head).forward(z)
+        value, (dz,) = by_pre_activations(twin(keras64, any_loss), head, given.y, z)
+        if loss.uses(z):
+            ours = loss.backward(given.y, p, z)
+        else:
+            ours = activations.get(head).backward(z, p, loss.backward(given.y, p, z))
+        assert_equal64(loss.forward(given.y, p, z), value)
+        assert_equal64(ours, dz)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("name", ["BinaryCrossentropy", "CategoricalCrossentropy", "SparseCategoricalCrossentropy"])
+def test_cached_logits_win_over_from_logits(name, keras64, by_pre_activations, rng, assert_equal64):
+    loss = getattr(losses, name)(from_logits=True)
+    given = problem(loss, rng)
+    with pytest.warns(UserWarning, match="from_logits"):
+        value, (dz,) = by_pre_activations(getattr(keras64.losses, name)(from_logits=True), loss.head, given.y, given.z)
+    assert_equal64(loss.forward(given.y, given.p, given.z), value)
+    assert_equal64(loss.backward(given.y, given.p, given.z), dz)
+
+
+def test_witnesses_of_the_two_ways():
+    """Measured in Keras 3.15.1: the wrong class has the logit 40."""
+    y, z = np.array([[0.0, 1.0, 0.0]]), np.array([[40.0, 0.0, 0.0]])
+    p, loss = activations.get("softmax").forward(z), CategoricalCrossentropy()
+    assert loss.forward(y, p, z) == pytest.approx(40, rel=1e-15)
+    assert loss.forward(y, p) == pytest.approx(-np.log(EPSILON), rel=1e-15)  # 16.118
+    assert np.allclose(loss.backward(y, p, z), [[1, -1, 0]], rtol=0, atol=1e-15)
+    assert not loss.backward(y, p).any()
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    "row", [[0.0, 0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 1.0, 0.0], [0.2, 0.1, 0.0, 0.0, 0.3]], ids=str
+)
+def test_categorical_targets_that_do_not_sum_to_one(
+    row, keras64, by_pre_activations, rng, assert_equal64, assert_right
+):
+    """TensorFlow's gradient is softmax - y whatever the sum of y is. Ours is the derivative, as differences show."""
+    loss = CategoricalCrossentropy()
+    given = problem(loss, rng)
+    given = Problem(np.tile(row, (6, 1)), given.p, given.z)
+    value, (dz,) = by_pre_activations(keras64.losses.CategoricalCrossentropy(), "softmax", given.y, given.z)
+    ours = loss.backward(given.y, given.p, given.z)
+    assert_equal64(loss.forward(given.y, given.p, given.z), value)
+    assert_equal64((given.p - given.y) / 6, dz)
+    assert_equal64((given.p * np.sum(row) - given.y) / 6, ours)
+    assert np.max(np.abs(ours - dz)) > 1e-3
+    assert_right(checked_by_logits(loss, given, rng))
+    assert {check.verdict for check in with_gradient(loss, given, dz, rng)} == {"wrong"}
+
+
+def with_gradient(loss, given, dz, rng):
+    """What finite differences say about somebody else's gradient."""
+    f = lambda at: np.asarray(loss.forward(given.y, given.p, at["z"]))  # noqa: E731
+    return gradcheck.directional(f, lambda dy: {"z": dy * dz}, {"z": given.z}, rng)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_dtypes_are_kept(any_loss, dtype, weighted, rng):
+    for reduction in REDUCTIONS:
+        loss = any_loss(reduction=reduction)
+        given = problem(loss, rng)
+        p, z = given.p.astype(dtype), given.z.astype(dtype)
+        weight = rng.random(6) if weighted else None
+        for logits in (None, z):
+            assert loss.forward(given.y, p, logits, weight).dtype == dtype
+            assert np.shape(loss.forward(given.y, p, logits, weight)) == ()
+            assert loss.backward(given.y, p, logits, weight).dtype == dtype
+            assert loss.backward(given.y, p, logits, weight).shape == p.shape
+
+
+@pytest.mark.tensorflow
+def test_float32_clips_where_keras_does(keras):
+    """The bounds are rounded to float32 first: 0.9999999 is 1 - 2^-23."""
+    tf = importlib.import_module("tensorflow")
+    p = np.array([[0.0], [1.0], [1e-7], [1 - 1e-7]], np.float32)
+    for y in (np.zeros_like(p), np.ones_like(p)):
+        theirs = keras.losses.BinaryCrossentropy(reduction="none")(y, tf.constant(p)).numpy()
+        ours = losses.BinaryCrossentropy().per_sample(y, p)
+        assert np.allclose(ours, theirs, rtol=2 * np.finfo(np.float32).eps, atol=0)
+
+
+def test_last_axis_of_one_may_be_missing(rng):
+    for loss in (losses.MeanSquaredError(), losses.BinaryCrossentropy()):
+        y, p = rng.random(6), rng.random((6, 1))
+        assert loss.forward(y, p) == loss.forward(y[:, np.newaxis], p)
+        assert np.array_equal(loss.backward(y, p), loss.backward(y[:, np.newaxis], p))
+
+
+def test_mistaken_shapes_are_refused(any_loss, rng):
+    loss = any_loss()
+    given = problem(loss, rng)
+    with pytest.raises(ValueError, match=rf"{loss.name}: y_true .*{given.p.shape[0]}"):
+        loss.forward(given.y[:3], given.p)
+    with pytest.raises(ValueError, match=f"{loss.name}: sample_weight"):
+        loss.forward(given.y, given.p, None, np.ones(3))
+
+
+@pytest.mark.parametrize("label", [-1, CLASSES])
+def test_labels_out_of_range_are_refused(label, rng):
+    with pytest.raises(ValueError, match=rf"labels must be in \[0, {CLASSES}\)"):
+        SparseCategoricalCrossentropy().forward(np.array([0, label]), rng.random((2, CLASSES)))
+
+
+def test_unknown_reductions_are_refused(any_loss):
+    with pytest.raises(ValueError, match="'gello'; known: sum_over_batch_size"):
+        any_loss(reduction="gello")
