@@ -1,8 +1,26 @@
 """Is this network really the same as the Keras one, and if not, exactly what is wrong?"""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from parity.errors import FileError, NothingConcluded, ParityError, UsageError
-from parity.pipeline import check
-from parity.report import Check, Report
-from parity.spec import Spec
+
+if TYPE_CHECKING:
+    from parity.pipeline import check
+    from parity.report import Check, Report
+    from parity.spec import Spec
 
 __all__ = ["Check", "FileError", "NothingConcluded", "ParityError", "Report", "Spec", "UsageError", "check"]
+
+# Loaded when first asked for (PEP 562): they bring NumPy and SciPy, and `parity --help` needs neither.
+_HOMES = {"Check": "parity.report", "Report": "parity.report", "Spec": "parity.spec", "check": "parity.pipeline"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -155,10 +155,13 @@ class Bounded(NDArrayOperatorsMixin):
         return Bounded(move(self.value), None if self.error is None else move(self.error), self.arithmetic)
 
     def _rounded(self, value: np.ndarray, inherited: Any, roundings: float | np.ndarray = 1.0) -> Bounded:
-        """A computed value: the error inherited from its operands and its own."""
-        own = roundings * self.arithmetic.unit * np.abs(value) + np.where(value == 0, 0.0, self.arithmetic.tiny)
-        error = inherited + own
-        return Bounded(value, np.where(np.isnan(error), np.inf, error), self.arithmetic)
+        """A computed value: the error inherited from its operands and its own. In place: batches can be large."""
+        error = np.asarray(np.abs(value))
+        error *= roundings * self.arithmetic.unit
+        np.add(error, self.arithmetic.tiny, out=error, where=value != 0)
+        error += inherited
+        np.copyto(error, np.inf, where=np.isnan(error))
+        return Bounded(value, error, self.arithmetic)
 
 
 def _value(operand: Any) -> Any:

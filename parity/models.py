@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,15 +46,17 @@ def resolve(model: Any, loss: Any, seed: int) -> list[Subject]:
 
 
 def _named(model: str | Path, seed: int) -> list[Subject]:
-    path = Path(model)
-    if path.suffix in FILES:
+    path, name = Path(model), str(model)
+    if path.suffix.lower() in FILES:
         return [_file(path, seed)]
-    if found := cases.find(str(model), seed):
+    if found := cases.find(name, seed):
         return [Subject(spec) for spec in found]
-    if path.exists():
-        raise FileError(f"{path}: expected a .keras or .json file; received a {path.suffix or 'file without a suffix'}")
-    known = ", ".join([*cases.NETWORKS, "cases", *dict.fromkeys(spec.name for spec in cases.cases())])
-    raise UsageError(f"no network is called {str(model)!r} and no such file exists; known: {known}")
+    if name and path.is_file():
+        raise FileError(f"{path}: expected a .keras or .json file; received {path.suffix or 'no suffix'}")
+    known = [*cases.NETWORKS, "cases", *dict.fromkeys(spec.name for spec in cases.cases())]
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    raise UsageError(f"no network is called {name!r}, and no .keras or .json file either; {hint}")
 
 
 def _file(path: Path, seed: int) -> Subject:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy
 
-from parity import cases, compare, data, models, oracle, power, probe
+from parity import compare, data, models, oracle, power, probe
 from parity.compare import Row
 from parity.errors import UsageError
 from parity.report import Check, Report
@@ -51,6 +52,8 @@ def check(
         raise UsageError(f"dtype: expected float32, float64 or both; received {dtype!r}")
     if batch is not None and batch < 1:
         raise UsageError(f"batch: expected at least 1 sample; received {batch}")
+    if seed < 0:
+        raise UsageError(f"seed: expected 0 or more; received {seed}")
     subjects = models.resolve(model, loss, seed)
     inputs = _Inputs(x, y, data, batch or BATCH, seed)
     checks = []
@@ -143,7 +146,7 @@ def _command(model: Any, loss: Any, dtype: str, data: str | Path | None, inputs:
         words.append(str(model) if isinstance(model, str | Path) else "MODEL.keras")
     words += ["--loss", str(loss)] if loss is not None else []
     words += ["--data", str(data)] if data is not None else []
-    return " ".join([*words, "--batch", str(inputs.batch), "--dtype", dtype, "--seed", str(seed)])
+    return shlex.join([*words, "--batch", str(inputs.batch), "--dtype", dtype, "--seed", str(seed)])
 
 
 def _environment() -> dict[str, Any]:

@@ -8,7 +8,13 @@ from typing import Any
 
 from parity.compare import Row
 
-__all__ = ["Check", "Report"]
+__all__ = ["Check", "Report", "share"]
+
+
+def share(budgets: float) -> str:
+    """A number of budgets in two digits: 0.31, 3.1e+05. What is just over one is never rounded to a 1 that is right."""
+    shown = f"{budgets:.2g}"
+    return ">1" if shown == "1" and budgets > 1 else shown
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,10 @@ class Report:
         row = check.first_wrong
         assert row is not None
         others = sum(not r.passed for c in failed for r in c.rows) - 1
-        more = f"; {others} more tensors are out of budget" if others else ""
+        more = f"; {others} more {'tensor is' if others == 1 else 'tensors are'} out of budget" if others else ""
         return (
             f"No: {row.tensor} is the first tensor that differs, computed by {row.computed_by} "
-            f"({check.network}, {check.loss}, {check.dtype}): {row.budgets:.3g} budgets{more}."
+            f"({check.network}, {check.loss}, {check.dtype}): {share(row.budgets)} times the allowed difference{more}."
         )
 
     def _agreement(self) -> str:
@@ -97,8 +103,8 @@ class Report:
         worst = max((check.worst for check in self.checks), key=lambda row: row.budgets)
         dtypes = " and ".join(dict.fromkeys(check.dtype for check in self.checks))
         return (
-            f"Yes: scratchnet and Keras compute the same {names} in {dtypes}: {len(self.rows)} of {len(self.rows)} tensors "
-            f"are within budget, the worst uses {worst.budgets:.2g} of it ({worst.tensor})."
+            f"Yes: scratchnet and Keras compute the same {names} in {dtypes}: {len(self.rows)} of {len(self.rows)} "
+            f"tensors are within budget, the worst uses {share(worst.budgets)} of it ({worst.tensor})."
         )
 
     def _powerless(self) -> str:

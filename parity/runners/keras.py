@@ -27,7 +27,7 @@ def run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, mode: str = 
         described = [trace.Layer.from_config(entry, ()) for entry in keras.saving.serialize_keras_object(model)["config"]["layers"]
                      if entry["class_name"] != "InputLayer"]  # fmt: skip
         step = _Step(tf, model, described, spec)
-        call = step if mode == "eager" else tf.function(step, jit_compile=mode == "xla")
+        call = step if mode == "eager" else tf.function(step, jit_compile=mode == "xla", autograph=False)
         tensors = call(tf.constant(x, dtype=spec.dtype), tf.constant(y))
         arrays = {name: np.asarray(tensor) for name, tensor in tensors.items()}
         conditions = {"runner": "keras", "mode": mode, "dtype": spec.dtype, **tensorflow.versions()}

@@ -61,8 +61,11 @@ def build(spec: Spec) -> Chain:
     if spec.loss is None:
         raise UsageError(f"{spec.name}: the model has no loss; compile it with one, or say which: --loss, or loss=...")
     try:
-        chain = scratchnet.Sequential.from_config(spec.config)
         losses.get(spec.loss)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"loss: {error}") from error
+    try:
+        chain = scratchnet.Sequential.from_config(spec.config)
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{spec.name}: scratchnet cannot build this network: {error}") from error
     if not chain.layers:

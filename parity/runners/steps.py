@@ -98,9 +98,8 @@ class _Walk:
     def forward(self) -> None:
         x = self.x
         for layer, named in zip(self.chain.layers, self.layers, strict=True):
-            z, terms, updates = x, None, {}
+            z, terms, updates = layer.transform(x, self.training)
             if not _only_activation(layer, named):
-                z, terms, updates = layer.transform(x, self.training)
                 seen = trace.pre_activation(named.name) if named.has_pre_activation else trace.output(named.name)
                 z = self._done(layer, "forward", named.name, {"x": x, **layer.weights}, {"z": z}, {"z": seen}, terms)["z"]
             y = z
@@ -129,6 +128,8 @@ class _Walk:
         seen = trace.gradient(trace.output(self.layers[last].name))
         if self.by_logits is not None:
             seen = self._gradient_by_z(last)
+            if _only_activation(self.chain.layers[last], self.layers[last]):
+                d, _ = self.chain.layers[last].transform_backward(self.saved[last], d)
         d = self._done(self.loss, "backward", "", self._loss_inputs(), {"d": d}, {"d": seen})["d"]
         for index in reversed(range(last + 1)):
             if index != self.by_logits:
@@ -151,6 +152,8 @@ class _Walk:
         if isinstance(layer.activation, Linear):
             return dy
         dx = layer.activation.backward(saved.z, saved.y, dy)
+        if _only_activation(layer, self.layers[index]):
+            dx, _ = layer.transform_backward(saved, dx)
         inputs = {"x": saved.z, "y": saved.y, "dy": dy}
         seen = {"dx": self._gradient_by_z(index)}
         return self._done(layer.activation, "backward", self.layers[index].name, inputs, {"dx": dx}, seen)["dx"]
@@ -216,5 +219,5 @@ class _Walk:
 
 
 def _only_activation(layer: Layer, named: trace.Layer) -> bool:
-    """Whether the layer is nothing but an activation: its transform is then the identity, and no operation."""
+    """Whether the layer is nothing but an activation: its transform is then the identity, and no operation of its own."""
     return not named.has_pre_activation and not isinstance(layer.activation, Linear)

@@ -1,0 +1,168 @@
+"""The command line: `parity check`. Results go to stdout; progress, warnings and mistakes to stderr.
+
+Only click is imported here; what a command needs is imported when it runs, so that `parity --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO, TextIOWrapper
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from parity.errors import FileError, ParityError
+
+if TYPE_CHECKING:
+    from parity.report import Report
+
+__all__ = ["main"]
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its status. arguments: None for those of the process."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by a caller who wants the status only
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, it stays open to the end
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the encoding lacks is no reason to fail
+    status = _status(arguments)
+    if status == INTERRUPTED:
+        # Past Python's own exit, which ends by SIGINT instead of a status if the interruption passed through an exec().
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    """The exit status. Whatever is neither a user's mistake nor an interruption is a bug, and shows its traceback."""
+    try:
+        return cli.main(arguments, prog_name="parity", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ParityError as error:
+        from parity.report.text import printable
+
+        print(f"parity: {printable(str(error))}", file=sys.stderr)
+        return error.exit_status
+    except click.Abort:  # what click makes of Ctrl-C
+        print("parity: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        try:
+            click.echo(f"parity {metadata.version('scratchnet-parity')}")
+        except metadata.PackageNotFoundError:
+            click.echo("parity (run from its source, not installed)")
+        context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version,
+              help="Show the version and exit.")  # fmt: skip
+def cli() -> None:
+    """Is this network really the same as the Keras one, and if not, exactly what is wrong?"""
+
+
+EXIT_STATUS = """\b
+Exit status:
+    0  both sides compute the same
+    1  a tensor differs
+    2  wrong usage
+    3  nothing can be concluded: nothing was compared, the comparison could not
+       have failed, or TensorFlow or Keras is not installed
+    4  a file that cannot be used
+  130  interrupted (Ctrl-C)
+"""
+
+
+@cli.command(epilog=EXIT_STATUS)
+@click.argument("network", required=False, metavar="[NAME|FILE]")
+@click.option("--data", metavar="mnist|digits|PATH",
+              help="Images for networks that take 28x28 pixels: MNIST through Keras's loader, the bundled digits, or a "
+              ".npz file. Default: MNIST where Keras has it in its cache, else the bundled digits.")  # fmt: skip
+@click.option("--batch", type=int, metavar="N", help="How many samples. Default: 32.")
+@click.option("--dtype", default="both", metavar="float32|float64|both", show_default=True,
+              help="float64 asks whether the derivation is right, float32 whether the arithmetic is.")  # fmt: skip
+@click.option("--loss", metavar="NAME", help="A loss by its Keras name, in place of those that the network comes with.")
+@click.option("--seed", type=int, default=0, metavar="N", show_default=True, help="Of designed weights and samples.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON instead of text.")
+def check(
+    network: str | None, data: str | None, batch: int | None, dtype: str, loss: str | None, seed: int, as_json: bool
+) -> int:
+    """Compare scratchnet with Keras on TensorFlow: every output, the loss, every gradient.
+
+    NAME is sigmoid-500, tanh-16, or the name of a built-in case ("cases" for all of them); FILE is a saved model.keras
+    or a config.json. Without either: both reference networks with all their losses.
+    """
+    from parity import pipeline
+
+    with _progress() as progress:
+        report = pipeline.check(network, data=data, batch=batch, dtype=dtype, loss=loss, seed=seed, progress=progress)
+    _write(report.to_json() + "\n" if as_json else _text(report))
+    return report.exit_status
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """A spinner that says what is being done, on stderr and only where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda message: None
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    # On a file descriptor of its own: while TensorFlow starts, the runner holds back what is written to the usual one.
+    with (
+        open(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="backslashreplace") as stream,
+        Console(file=stream).status("reading the network") as status,
+    ):
+        yield lambda message: status.update(Text(message))
+
+
+def _text(report: Report) -> str:
+    """The report as stdout can show it: in colour on a terminal (rich reads NO_COLOR), and fitted to its width."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from parity.report import text
+
+    on_terminal = sys.stdout.isatty()
+    shown = StringIO()
+    console = Console(file=shown, force_terminal=on_terminal or None, soft_wrap=True)
+    marks = text.MARKS if _can_show_marks() else text.ASCII_MARKS
+    for line in text.lines(report, console.width if on_terminal else None, marks):
+        console.print(Text(line.text, style=line.colour))
+    return shown.getvalue()
+
+
+def _can_show_marks() -> bool:
+    from parity.report.text import MARKS
+
+    try:
+        "".join(MARKS.values()).encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _write(output: str) -> None:
+    """Write to stdout. A reader such as `head` may leave early: the verdict stands. A full disk is an error."""
+    try:
+        sys.stdout.write(output)
+        sys.stdout.flush()
+    except OSError as error:
+        # Python flushes once more as it exits; what is left has to go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise FileError(f"the report cannot be written to standard output: {error.strerror}") from error

@@ -1,0 +1,143 @@
+"""The report as text: a table for each check, one row a tensor in the order of data flow; then one sentence that
+answers the question.
+
+Nothing is ever cut. Where a width is given, sentences are wrapped, and of the tables those columns are left out that a
+reader misses least, until they fit; a line says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from textwrap import wrap
+from typing import NamedTuple
+
+from parity.compare import GATE, GATE_OF_NETWORK, Row
+from parity.report import Check, Report, share
+
+__all__ = ["ASCII_MARKS", "MARKS", "Line", "lines", "printable", "render"]
+
+MARKS = {True: "✓", False: "✗"}
+ASCII_MARKS = {True: "ok", False: "NO"}
+
+COMPARED = {
+    "float32": "each operation on Keras's own tensors, against the rounding bound of that operation",
+    "float64": f"both runs as a whole, against {GATE:g} of a tensor's largest element plus {GATE_OF_NETWORK:g} of "
+    "the network's",
+}
+VERDICT_COLOURS = {"pass": "green", "fail": "red", "no power": "yellow"}
+
+
+class Line(NamedTuple):
+    """One line of the report, and the colour that it has on a terminal; "" for none."""
+
+    text: str
+    colour: str = ""
+
+
+class _Column(NamedTuple):
+    title: str
+    cell: Callable[[Row], str]
+    align: str
+
+
+def printable(text: str) -> str:
+    r"""The text on one line: a name that comes from a file cannot move the cursor. Others than printable characters
+    become escapes such as `\n` and `\x1b`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+COLUMNS = (
+    _Column("tensor", lambda row: printable(row.tensor), "<"),
+    _Column("shape", lambda row: str(row.shape), "<"),
+    _Column("worst at", lambda row: str(row.index), "<"),
+    _Column("scratchnet", lambda row: _value(row.subject), ">"),
+    _Column("Keras", lambda row: _value(row.reference), ">"),
+    _Column("difference", lambda row: _size(row.difference), ">"),
+    _Column("allowed", lambda row: _size(row.allowed), ">"),
+    _Column("used", lambda row: share(row.budgets), ">"),
+)
+LEFT_OUT: tuple[tuple[str, ...], ...] = ((), ("shape",), ("shape", "allowed"), ("shape", "scratchnet", "Keras"))
+"""Which columns to do without, the widest table first. `allowed` is difference / used."""
+
+
+def render(report: Report) -> str:
+    """The whole report, every column, no colour."""
+    return "\n".join(line.text for line in lines(report))
+
+
+def lines(report: Report, width: int | None = None, marks: dict[bool, str] = MARKS) -> Iterator[Line]:
+    """The report line by line. width: in columns, None for whatever it takes; marks: before a right and a wrong row."""
+    left_out, columns = _fitting(report, width, marks)
+    for check in report.checks:
+        yield from _check(check, columns, width, marks)
+        yield Line("")
+    if left_out:
+        names = ", ".join(left_out)
+        yield from _prose(
+            f"left out to fit {width} columns: {names} (a wider terminal, a file and --json have all)", width
+        )
+    yield from _prose(f"data: {report.data}; batch {report.batch}; seed {report.seed}", width)
+    yield from _prose("versions: " + ", ".join(f"{name} {value}" for name, value in report.environment.items()), width)
+    yield Line(printable(f"reproduce: {report.command}"))  # in one piece, to be copied
+    yield Line("")
+    yield from _prose(report.sentence, width, VERDICT_COLOURS[report.verdict])
+
+
+def _check(check: Check, columns: dict[_Column, int], width: int | None, marks: dict[bool, str]) -> Iterator[Line]:
+    yield from _prose(f"{check.network}, {check.loss}, {check.dtype}, {' and '.join(check.modes)}", width)
+    yield from _prose(COMPARED[check.dtype], width)
+    yield Line(_joined("", {column: column.title for column in columns}, columns, marks))
+    for row in check.rows:
+        cells = {column: column.cell(row) for column in columns}
+        yield Line(_joined(marks[row.passed], cells, columns, marks), "" if row.passed else "red")
+    if check.first_wrong:
+        yield from _prose(_first_wrong(check.first_wrong), width, "red")
+    for row in check.rows:
+        if row.note:
+            yield from _prose(f"note: {row.tensor}: {row.note}", width)
+    for tensor, reason in check.skipped.items():
+        yield from _prose(f"not compared: {tensor}: {reason}", width)
+    if check.powerless:
+        yield from _prose(f"no power: {check.powerless}", width, "yellow")
+
+
+def _first_wrong(row: Row) -> str:
+    return (
+        f"first wrong: {row.tensor}, computed by {row.computed_by}: {row.outside} of {row.size} elements are out of "
+        f"budget; worst at {row.index} ({row.mode}): scratchnet {_value(row.subject)}, Keras {_value(row.reference)}, "
+        f"{_size(row.allowed)} allowed; largest relative error {_size(row.largest_relative)}, "
+        f"{_size(row.largest_ulp)} units in the last place"
+    )
+
+
+def _prose(text: str, width: int | None, colour: str = "") -> Iterator[Line]:
+    """Text as one line, or wrapped between words where a width is given."""
+    text = printable(text)
+    pieces = [text]
+    if width is not None:
+        pieces = wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    for piece in pieces:
+        yield Line(piece, colour)
+
+
+def _fitting(report: Report, width: int | None, marks: dict[bool, str]) -> tuple[tuple[str, ...], dict[_Column, int]]:
+    """What to leave out, and the other columns with their widths, which are the same in all tables of the report."""
+    widths = {column: max(len(column.title), *(len(column.cell(row)) for row in report.rows), 0) for column in COLUMNS}
+    for left_out in LEFT_OUT:
+        columns = {column: wide for column, wide in widths.items() if column.title not in left_out}
+        if width is None or len(_joined("", {}, columns, marks)) <= width:
+            break
+    return left_out, columns
+
+
+def _joined(mark: str, cells: dict[_Column, str], columns: dict[_Column, int], marks: dict[bool, str]) -> str:
+    padded = [f"{cells.get(column, ''):{column.align}{wide}}" for column, wide in columns.items()]
+    return "  ".join([f"{mark:<{max(map(len, marks.values()))}}", *padded])
+
+
+def _value(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def _size(value: float) -> str:
+    return f"{value:.2g}"
