@@ -42,6 +42,7 @@ def resolve(model: Any, loss: Any, seed: int) -> list[Subject]:
             "model: expected a Keras Sequential, the name of a network, or a path to a .keras or .json file; "
             f"received {type(model).__name__}"
         )
+    found = [replace(subject, spec=subject.spec.seeded()) for subject in found]
     return found if loss is None else _with_loss(found, loss)
 
 

@@ -32,6 +32,14 @@ class Spec:
         """The same network in another dtype, throughout."""
         return replace(self, dtype=dtype, config=_retyped(json.loads(json.dumps(self.config)), dtype))
 
+    def seeded(self) -> Spec:
+        """The same network, with a seed in every layer that would draw its own: both sides must drop the same cells."""
+        config = json.loads(json.dumps(self.config))
+        for index, entry in enumerate(config.get("layers", ())):
+            if "seed" in entry["config"] and entry["config"]["seed"] is None:
+                entry["config"]["seed"] = self.seed + index
+        return replace(self, config=config)
+
     @property
     def loss_name(self) -> str:
         """The loss in one word, as it was given: a name, or the class of a config."""

@@ -68,33 +68,33 @@ class Place:
 
     tensor: str
     computed_by: str
-    backward: bool
+    stage: str  # forward, backward or update
 
 
 def flow(layers: tuple[Layer, ...], loss: str, optimizer: str | None = None) -> Iterator[Place]:
     """Every tensor that a run of these layers can have, in the order of data flow."""
     for layer in layers:
         if layer.has_pre_activation:
-            yield Place(pre_activation(layer.name), f"{layer.kind} {layer.name} forward", False)
-            yield Place(output(layer.name), f"{layer.activation} of {layer.name} forward", False)
+            yield Place(pre_activation(layer.name), f"{layer.kind} {layer.name} forward", "forward")
+            yield Place(output(layer.name), f"{layer.activation} of {layer.name} forward", "forward")
         else:
-            yield Place(output(layer.name), f"{layer.kind} {layer.name} forward", False)
-    yield Place(LOSS, f"{loss} forward", False)
+            yield Place(output(layer.name), f"{layer.kind} {layer.name} forward", "forward")
+    yield Place(LOSS, f"{loss} forward", "forward")
     below = f"{loss} backward"
     for layer in reversed(layers):
-        yield Place(gradient(output(layer.name)), below, True)
+        yield Place(gradient(output(layer.name)), below, "backward")
         if layer.has_pre_activation:
             by_activation = f"{layer.activation} of {layer.name} backward"
             # behind cached logits the loss gives this gradient itself
             at_loss = layer is layers[-1]
-            yield Place(gradient(pre_activation(layer.name)), f"{by_activation} and {loss}" if at_loss else by_activation, True)
+            yield Place(gradient(pre_activation(layer.name)), f"{by_activation} and {loss}" if at_loss else by_activation, "backward")
         for weight in layer.weights:
-            yield Place(gradient(f"{layer.name}/{weight}"), f"{layer.kind} {layer.name} backward", True)
+            yield Place(gradient(f"{layer.name}/{weight}"), f"{layer.kind} {layer.name} backward", "backward")
         below = f"{layer.kind} {layer.name} backward"
-    yield Place(gradient(INPUT), below, True)
+    yield Place(gradient(INPUT), below, "backward")
     for layer in layers if optimizer else ():
         for weight in layer.weights:
-            yield Place(updated(f"{layer.name}/{weight}"), f"{optimizer} update", True)
+            yield Place(updated(f"{layer.name}/{weight}"), f"{optimizer} update", "update")
 
 
 @dataclass(frozen=True)

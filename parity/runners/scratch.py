@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from parity.trace import Trace, Weights
 from scratchnet import losses, optimizers
 from scratchnet.sequential import Chain
 
-__all__ = ["Network", "build", "knows_optimizer", "replay", "run", "run_with"]
+__all__ = ["Network", "build", "knows_optimizer", "replay", "require_labels", "run", "run_with"]
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,27 @@ def build(spec: Spec) -> Chain:
         losses.get(spec.loss)
     except (ValueError, TypeError) as error:
         raise UsageError(f"loss: {error}") from error
+    drawn = random.getstate()
+    random.seed(spec.seed)  # unseeded initializers draw their seeds here: the same spec, the same initial weights
     try:
         chain = scratchnet.Sequential.from_config(spec.config)
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{spec.name}: scratchnet cannot build this network: {error}") from error
+    finally:
+        random.setstate(drawn)
     if not chain.layers:
         raise UsageError(f"{spec.name}: the network has no layers; a comparison needs at least one")
     if not chain.built:
         raise UsageError(f"{spec.name}: the config does not say the shape of the input; add keras.Input(shape) first")
     return chain
+
+
+def require_labels(spec: Spec, y: np.ndarray, outputs: tuple[int, ...]) -> None:
+    """`UsageError` for labels that the loss cannot take. outputs: the shape of the predictions, batch first."""
+    try:
+        losses.get(spec.loss).targets(y, np.zeros(outputs))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"y: {error}") from error
 
 
 def knows_optimizer(identifier: Any) -> bool:
@@ -124,6 +137,8 @@ def _updated(
     for layer, named in zip(chain.layers, described, strict=True) if optimizer else ():
         for name, weight in layer.trainable_weights.items():
             tensor = f"{named.name}/{name}"
+            if tensors[trace.gradient(tensor)].shape != weight.shape:
+                continue  # reported where the gradient is compared
             new[trace.updated(tensor)], _ = optimizer.step(weight, tensors[trace.gradient(tensor)], optimizer.zero_state(weight))
     return new
 

@@ -99,11 +99,14 @@ class _Walk:
         x = self.x
         for layer, named in zip(self.chain.layers, self.layers, strict=True):
             z, terms, updates = layer.transform(x, self.training)
-            if not _only_activation(layer, named):
+            kind = _parts(layer, named)
+            if kind == "transform":
+                z = layer.activation.forward(z)  # linear, but run all the same: it may be what is wrong
+            if kind != "activation":
                 seen = trace.pre_activation(named.name) if named.has_pre_activation else trace.output(named.name)
                 z = self._done(layer, "forward", named.name, {"x": x, **layer.weights}, {"z": z}, {"z": seen}, terms)["z"]
             y = z
-            if not isinstance(layer.activation, Linear):
+            if kind != "transform":
                 y = layer.activation.forward(z)
                 seen = trace.output(named.name)
                 y = self._done(layer.activation, "forward", named.name, {"x": z}, {"y": y}, {"y": seen})["y"]
@@ -128,7 +131,7 @@ class _Walk:
         seen = trace.gradient(trace.output(self.layers[last].name))
         if self.by_logits is not None:
             seen = self._gradient_by_z(last)
-            if _only_activation(self.chain.layers[last], self.layers[last]):
+            if _parts(self.chain.layers[last], self.layers[last]) == "activation":
                 d, _ = self.chain.layers[last].transform_backward(self.saved[last], d)
         d = self._done(self.loss, "backward", "", self._loss_inputs(), {"d": d}, {"d": seen})["d"]
         for index in reversed(range(last + 1)):
@@ -140,6 +143,8 @@ class _Walk:
         for layer, saved in zip(self.chain.layers, self.saved, strict=True):
             for name, weight in layer.trainable_weights.items():
                 tensor = f"{layer.name}/{name}"
+                if self.gradients[tensor].shape != weight.shape:
+                    continue  # a gradient of the wrong shape is reported where it is compared
                 state = optimizer.zero_state(weight)
                 new, _ = optimizer.step(weight, self.gradients[tensor], state)
                 if layer.takes_indices and isinstance(new, Bounded):  # Keras adds the rows of equal indices one by one
@@ -149,10 +154,11 @@ class _Walk:
 
     def _activation_backward(self, index: int, dy: Any) -> Any:
         layer, saved = self.chain.layers[index], self.saved[index]
-        if isinstance(layer.activation, Linear):
-            return dy
+        kind = _parts(layer, self.layers[index])
         dx = layer.activation.backward(saved.z, saved.y, dy)
-        if _only_activation(layer, self.layers[index]):
+        if kind == "transform":
+            return dx
+        if kind == "activation":
             dx, _ = layer.transform_backward(saved, dx)
         inputs = {"x": saved.z, "y": saved.y, "dy": dy}
         seen = {"dx": self._gradient_by_z(index)}
@@ -160,7 +166,7 @@ class _Walk:
 
     def _layer_backward(self, index: int, dz: Any) -> Any:
         layer, named, saved = self.chain.layers[index], self.layers[index], self.saved[index]
-        if _only_activation(layer, named):
+        if _parts(layer, named) == "activation":
             return dz
         dx, grads = layer.transform_backward(saved, dz)
         penalties = {name: r for l, name, _, r in self._regularized() if l == named.name}
@@ -218,6 +224,12 @@ class _Walk:
         return {**outputs, **self.settle(operation)}
 
 
-def _only_activation(layer: Layer, named: trace.Layer) -> bool:
-    """Whether the layer is nothing but an activation: its transform is then the identity, and no operation of its own."""
-    return not named.has_pre_activation and not isinstance(layer.activation, Linear)
+def _parts(layer: Layer, named: trace.Layer) -> str:
+    """Which operations a layer is taken apart into: its transform, an activation, or both of them.
+
+    A linear activation behind a transform is none of its own, and a layer that is only an activation has a transform
+    that does nothing; both run inside the one operation that there is.
+    """
+    if named.kind == "Activation" or not (named.has_pre_activation or isinstance(layer.activation, Linear)):
+        return "activation"
+    return "both" if named.has_pre_activation else "transform"
