@@ -31,7 +31,7 @@ class Row:
     budgets: the largest difference in units of what is allowed there; up to 1 is right. index, subject, reference,
     difference and allowed belong to that worst element. `outside` of `size` elements are out of budget. The relative
     error and the distance in units in the last place are information: in correct code, elements that cancel are 10 %
-    off. note: why a tensor could not be compared as usual; mode: how the reference ran.
+    off. below_noise: the reference is nowhere larger than what is allowed, so zeros would pass. note: why a tensor could not be compared as usual; mode: how the reference ran.
     """
 
     tensor: str
@@ -48,6 +48,7 @@ class Row:
     largest_absolute: float
     largest_relative: float
     largest_ulp: float
+    below_noise: bool = False
     note: str = ""
     mode: str = ""
 
@@ -129,6 +130,7 @@ def judge(place: Place, subject: Any, reference: Any, allowed: np.ndarray) -> Ro
         largest_absolute=_largest(difference),
         largest_relative=_largest(relative),
         largest_ulp=_largest(ulp),
+        below_noise=bool(np.all(np.abs(r) <= allowed)),
         note="NaN on both sides" if np.any(np.isnan(s) & np.isnan(r)) else "",
     )
 

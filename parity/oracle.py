@@ -1,17 +1,78 @@
-"""The third opinion: every operation in float64, and how far a correct float32 evaluation of it may be off."""
+"""The third opinion: every operation in float64 with how far a correct float32 evaluation may be off, finite differences
+where two gradients disagree, and how far rounding alone moves the tensors of a whole run."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from parity import trace
 from parity.budget import Bounded
 from parity.runners import scratch
 from parity.spec import Spec
 from parity.trace import Trace, Weights
+from scratchnet import gradcheck
 
-__all__ = ["bounds"]
+__all__ = ["VOTES", "bounds", "floors", "vote"]
+
+VOTES = {
+    "subject": "NumPy and finite differences agree, TensorFlow is the odd one out: its gradient by {tensor} is not the "
+    "derivative of the loss",
+    "reference": "finite differences agree with TensorFlow: scratchnet's gradient by {tensor} is not the derivative of "
+    "its own loss",
+}
+CLEARLY = 8  # times nearer to the finite differences than the other one, to have their vote
+SAME_RUN = 0.01  # of a tensor's norm; rounding of a float32 run was measured at up to 5e-5
+VOTERS = 256  # samples: finite differences take some 40 runs for each tensor
 
 
 def bounds(spec: Spec, weights: Weights, reference: Trace, y: np.ndarray) -> dict[str, np.ndarray]:
     """The rounding bound of each tensor, from the tensors that the reference put into its operation."""
     return {name: value.bound() for name, value in scratch.replay(spec, weights, reference, y, Bounded).items()}
+
+
+def floors(subject: Trace, reference: Trace, exact: Trace) -> dict[str, float]:
+    """For each tensor, how far subject and reference are apart, both as whole float32 runs, in units of how far the
+    reference is from its own float64 run. The norms are of whole tensors; a unit is at least 2^-24 of the tensor.
+    Tensors that differ between float32 and float64 by more than rounding are left out: Dropout draws other cells there.
+    """
+    found = {}
+    for name in reference.tensors:
+        if name in subject and name in exact and np.shape(subject[name]) == np.shape(reference[name]):
+            s, r, o = (np.asarray(side[name], dtype=np.float64) for side in (subject, reference, exact))
+            floor = max(_norm(r - o), 2.0**-24 * _norm(o))
+            if floor <= SAME_RUN * _norm(o):
+                found[name] = _norm(s - r) / floor if floor else (np.inf if _norm(s - r) else 0.0)
+    return found
+
+
+def vote(
+    spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, subject: Trace, reference: Trace, tensor: str
+) -> str:
+    """Whose gradient by `tensor`, a weight or "input", is the derivative of the loss along a random direction:
+    "subject", "reference", or "" where finite differences cannot tell (a kink, too many samples, both or neither)."""
+    if len(x) > VOTERS:
+        return ""
+    spec = spec.with_dtype("float64")
+    weights = {name: array.astype(np.float64) for name, array in weights.items()}
+    at = {tensor: x.astype(np.float64) if tensor == trace.INPUT else weights[tensor]}
+
+    def loss(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        moved = {name: arrays.get(name, array) for name, array in weights.items()}
+        return scratch.loss(spec, moved, arrays.get(trace.INPUT, x), y)
+
+    errors = []
+    for side in (subject, reference):
+        gradient = np.asarray(side[trace.gradient(tensor)], dtype=np.float64)
+        rng = np.random.default_rng(spec.seed)  # the same direction for both
+        (check,) = gradcheck.directional(loss, lambda dy, g=gradient: {tensor: dy * g}, at, rng)  # type: ignore[misc]
+        if not check.smooth:
+            return ""
+        errors.append(max(check.error, check.allowed))
+    nearer = "subject" if errors[0] < errors[1] else "reference"
+    return nearer if max(errors) > CLEARLY * min(errors) else ""
+
+
+def _norm(array: np.ndarray) -> float:
+    return float(np.linalg.norm(array))

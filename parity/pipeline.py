@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy
 
-from parity import compare, data, models, oracle, power, probe
+from parity import compare, data, models, oracle, power, precision, probe, trace
 from parity.compare import Row
 from parity.errors import UsageError
 from parity.report import Check, Report
@@ -24,6 +24,12 @@ __all__ = ["check"]
 
 BATCH = 32
 MODES = ("eager", "function")
+NOISE = 32
+"""Two correct float32 runs were measured at up to 14 times the reference's own distance from float64 (bias gradients of
+60,000 rows); up to about twice that is rounding."""
+DIFFERENT = 1e-5
+"""Of a tensor's norm: what two correct float32 runs of networks of this size are apart is 3e-7, so this is a difference
+that a mistake makes, and one that finite differences in float64 can tell."""
 
 
 def check(
@@ -90,8 +96,56 @@ def _check(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, modes: Se
             if row.tensor not in worst or row.budgets > worst[row.tensor].budgets:
                 worst[row.tensor] = replace(row, mode=mode)
     rows = tuple(worst[place.tensor] for place in places if place.tensor in worst)
-    skipped = power.skipped(places, worst, reference)
-    return Check(spec.name, spec.loss_name, spec.dtype, tuple(modes), rows, skipped, power.powerless(rows, reference))
+    blind = power.blind_spots(spec.config["layers"], weights, reference, rows, spec.dtype)
+    check = Check(
+        network=spec.name,
+        loss=spec.loss_name,
+        dtype=spec.dtype,
+        modes=tuple(modes),
+        rows=rows,
+        skipped=power.skipped(places, worst, reference),
+        powerless=power.powerless(rows, reference),
+        blind=tuple(blind),
+    )
+    return check if check.first_wrong is None else _explained(check, spec, weights, x, y, reference)
+
+
+def _explained(check: Check, spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace) -> Check:
+    """The check with what a mismatch calls for: a vote on the gradients, and whether it matters end to end."""
+    subject = scratch.run(spec, weights, x, y)
+    forward = all(row.passed for row in check.rows if not row.tensor.endswith((".gradient", ".updated")))
+    sentence = _vote(check, spec, weights, x, y, subject, reference) if forward else ""
+    if spec.dtype == "float64":
+        return replace(check, vote=sentence)
+    wide = {name: array.astype(np.float64) for name, array in weights.items()}
+    exact = keras.run(spec.with_dtype("float64"), wide, x, y)
+    end_to_end = _end_to_end(oracle.floors(subject, reference, exact))
+    return replace(check, vote=precision.reduced(check.rows) or sentence, end_to_end=end_to_end)
+
+
+def _vote(
+    check: Check, spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, subject: Trace, reference: Trace
+) -> str:
+    """Finite differences decide on the first gradient, from the first wrong tensor on, that differs in the whole runs."""
+    order = [row.tensor for row in check.rows]
+    assert check.first_wrong is not None
+    behind = set(order[order.index(check.first_wrong.tensor) :])
+    sources = {trace.gradient(name): name for name in (*weights, trace.INPUT)}
+    for tensor in (name for name in order if name in behind and name in sources):
+        s, r = np.asarray(subject[tensor], np.float64), np.asarray(reference[tensor], np.float64)
+        if s.shape == r.shape and np.linalg.norm(s - r) > DIFFERENT * np.linalg.norm(r):
+            nearer = oracle.vote(spec, weights, x, y, subject, reference, sources[tensor])
+            return oracle.VOTES[nearer].format(tensor=sources[tensor]) if nearer else ""
+    return ""
+
+
+def _end_to_end(floors: Mapping[str, float]) -> str:
+    if not floors:
+        return ""
+    tensor, far = max(floors.items(), key=lambda item: item[1])
+    if far > NOISE:
+        return f"end to end it matters: {tensor} of the whole float32 run is {far:.2g} times as far off as rounding explains"
+    return f"end to end it does not matter: no tensor of the whole float32 run is more than {far:.2g} times the rounding noise off"
 
 
 def _whole(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace, places: list[Any]) -> list[Row]:
@@ -155,6 +209,8 @@ def _representable(x: np.ndarray) -> np.ndarray:
 
 
 def _command(model: Any, loss: Any, dtype: str, data: str | Path | None, inputs: _Inputs, seed: int) -> str:
+    if inputs.x is not None:
+        return f"parity.check(model, x, y, dtype={dtype!r}, seed={seed})  # in Python, with the same model, x and y"
     words = ["parity", "check"]
     if model is not None:
         words.append(str(model) if isinstance(model, str | Path) else "MODEL.keras")

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from parity import trace
 from parity.compare import Row
-from parity.trace import Place, Trace
+from parity.trace import Place, Trace, Weights
 
-__all__ = ["powerless", "skipped"]
+__all__ = ["blind_spots", "powerless", "skipped"]
+
+BOUNDED = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+"""Activation -> the outputs at which its derivative is exactly zero."""
+
+SATURATED = 0.01  # of the elements of a layer: below, the others show a wrong derivative a hundred times
+
+OTHER_EPSILON = 1e-5  # what other frameworks have where Keras has 1e-3: the epsilon that is most often confused with it
 
 
 def skipped(places: Sequence[Place], compared: Mapping[str, Row], reference: Trace) -> dict[str, str]:
@@ -20,12 +29,72 @@ def skipped(places: Sequence[Place], compared: Mapping[str, Row], reference: Tra
 
 def powerless(rows: Sequence[Row], reference: Trace) -> str:
     """Why this comparison could not have failed; empty where it could."""
-    gradients = [row.tensor for row in rows if row.tensor.endswith(".gradient") and row.tensor in reference]
+    gradients = [row for row in rows if row.tensor.endswith(".gradient") and row.tensor in reference]
     if not gradients:
         return "no gradient was compared"
-    values = [np.asarray(reference[name]) for name in gradients]
-    if any(np.any(np.isnan(value)) for value in values):
+    if any(np.any(np.isnan(reference[row.tensor])) for row in gradients):
         return "a gradient of the reference is NaN, so right and wrong look the same; try smaller inputs or weights"
-    if not any(np.any(value) for value in values):
+    if not any(np.any(reference[row.tensor]) for row in gradients):
         return "every gradient is exactly zero, so a backward pass that returns zeros would pass"
+    if all(row.below_noise for row in gradients):
+        return "every gradient is below its rounding error, so a backward pass that returns zeros would pass"
     return ""
+
+
+def blind_spots(
+    layers: Sequence[Mapping[str, Any]], weights: Weights, reference: Trace, rows: Sequence[Row], dtype: str
+) -> Iterator[str]:
+    """What a mistake could hide behind on these inputs and weights, a sentence each. layers: entries of the config."""
+    if len(reference[trace.INPUT]) == 1:
+        yield "a batch of one: a missing 1/m, and a mean where a sum belongs, look right"
+    yield from _constant(weights)
+    square = [name for name, w in weights.items() if w.ndim == 2 and w.shape[0] == w.shape[1]]
+    if square:
+        yield f"square, so that a transposed one would have the right shape: {', '.join(square)}"
+    before = trace.INPUT
+    for entry in layers:
+        if entry["class_name"] != "InputLayer":
+            yield from _units(entry, reference)
+            yield from _epsilon(entry, reference[before], dtype)
+            before = trace.output(entry["config"]["name"])
+    zero = [row.tensor for row in rows if row.below_noise]
+    if zero:
+        yield f"zero within rounding, judged on the scale of what was summed: {', '.join(zero)}"
+
+
+def _constant(weights: Weights) -> Iterator[str]:
+    for value, name in ((0, "zero"), (1, "one")):
+        constant = [n for n, w in weights.items() if np.all(w == value)]
+        if constant:
+            yield f"all {name}, so that forgetting them looks right: {', '.join(constant)}"
+
+
+def _units(entry: Mapping[str, Any], reference: Trace) -> Iterator[str]:
+    """Dead units, whose gradients are zero whatever the formula, and saturated ones."""
+    name, activation = entry["config"]["name"], entry["config"].get("activation")
+    y = reference[trace.output(name)]
+    if activation == "relu" or entry["class_name"] == "ReLU":
+        units = y.reshape(-1, y.shape[-1])
+        dead = int(np.count_nonzero(~np.any(units, axis=0)))
+        if dead:
+            yield f"{dead} of {units.shape[1]} units of {name} are dead: zero for every sample"
+        at_kink = int(np.count_nonzero(reference[trace.pre_activation(name)] == 0)) if activation == "relu" else 0
+        if at_kink:
+            yield f"{at_kink} elements of {name} are exactly at the kink of relu: Keras takes the slope 0 there"
+    if activation in BOUNDED:
+        share = float(np.mean(np.isin(y, BOUNDED[activation])))
+        if share > SATURATED:
+            yield f"{share:.0%} of {name} is saturated: the derivative of {activation} is exactly zero there"
+
+
+def _epsilon(entry: Mapping[str, Any], x: np.ndarray, dtype: str) -> Iterator[str]:
+    """Whether the variance is so large that another epsilon makes no difference to be seen."""
+    epsilon = entry["config"].get("epsilon")
+    if epsilon is None:
+        return
+    axes: Any = -1 if entry["class_name"] == "LayerNormalization" else tuple(range(x.ndim - 1))
+    variance = float(np.min(np.var(x.astype(np.float64), axis=axes)))
+    change = abs(epsilon - OTHER_EPSILON) / (2 * (variance + epsilon))  # of the output, relative
+    if change < 16 * np.finfo(dtype).eps:
+        name = entry["config"]["name"]
+        yield f"the variance in front of {name} is at least {variance:.2g}: another epsilon than {epsilon:g} looks right"

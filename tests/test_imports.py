@@ -24,7 +24,7 @@ SCRATCHNET_ROWS = (
 PARITY_ROWS = (
     {"cli", "pytest_plugin"},
     {"pipeline", "golden", "fuzz", "score"},
-    {"models", "cases", "oracle", "power", "probe", "data"},
+    {"models", "cases", "oracle", "power", "precision", "probe", "data", "known"},
     {"mistakes"},
     {"runners", "weights", "compare", "diagnose", "report"},
     {"trace", "budget", "spec"},

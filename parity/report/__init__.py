@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,17 @@ from parity.compare import Row
 __all__ = ["Check", "Report", "share"]
 
 
+NAMED = 4  # networks: more of them are counted
+
+
 def share(budgets: float) -> str:
     """A number of budgets in two digits: 0.31, 3.1e+05. What is just over one is never rounded to a 1 that is right."""
     shown = f"{budgets:.2g}"
     return ">1" if shown == "1" and budgets > 1 else shown
+
+
+def _first(sentences: Iterable[str]) -> str:
+    return next((sentence for sentence in sentences if sentence), "")
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,8 @@ class Check:
 
     modes: the ways the reference ran (eager, function); each row is the worse of them, and says which.
     skipped: tensors that only one side has, with the reason. powerless: why this check could not have failed; empty
-    where it could.
+    where it could. blind: what a mistake could hide behind. vote: where the sides differ, whose gradient finite
+    differences find right, or which arithmetic explains it. end_to_end: whether it matters to a whole float32 run.
     """
 
     network: str
@@ -33,6 +41,9 @@ class Check:
     rows: tuple[Row, ...]
     skipped: Mapping[str, str]
     powerless: str = ""
+    blind: tuple[str, ...] = ()
+    vote: str = ""
+    end_to_end: str = ""
 
     @property
     def passed(self) -> bool:
@@ -95,15 +106,18 @@ class Report:
         more = f"; {others} more {'tensor is' if others == 1 else 'tensors are'} out of budget" if others else ""
         return (
             f"No: {row.tensor} is the first tensor that differs, computed by {row.computed_by} "
-            f"({check.network}, {check.loss}, {check.dtype}): {share(row.budgets)} times the allowed difference{more}."
+            f"({check.network}, {check.loss}, {check.dtype}): {share(row.budgets)} times the allowed difference{more}"
+            + "".join(f"; {said}" for said in (_first(c.vote for c in failed), _first(c.end_to_end for c in failed)) if said)
+            + "."
         )
 
     def _agreement(self) -> str:
-        names = ", ".join(dict.fromkeys(check.network for check in self.checks))
+        names = list(dict.fromkeys(check.network for check in self.checks))
+        what = ", ".join(names) if len(names) <= NAMED else f"{len(names)} networks"
         worst = max((check.worst for check in self.checks), key=lambda row: row.budgets)
         dtypes = " and ".join(dict.fromkeys(check.dtype for check in self.checks))
         return (
-            f"Yes: scratchnet and Keras compute the same {names} in {dtypes}: {len(self.rows)} of {len(self.rows)} "
+            f"Yes: scratchnet and Keras compute the same {what} in {dtypes}: {len(self.rows)} of {len(self.rows)} "
             f"tensors are within budget, the worst uses {share(worst.budgets)} of it ({worst.tensor})."
         )
 

@@ -16,6 +16,9 @@ back; what JSON has no number for is one of the strings "nan", "inf" and "-inf".
       modes            how the reference ran: "eager", "function"
       passed           true where every row is within budget and the check could have failed
       powerless        why it could not have failed; "" where it could
+      blind            what a mistake could hide behind on these inputs, a sentence each
+      vote             where the sides differ: whose gradient finite differences find right; "" where they cannot tell
+      end_to_end       where the sides differ: whether it matters to a whole float32 run; "" elsewhere
       skipped          tensor -> why it was not compared
       rows             one for each tensor, in the order of data flow:
         tensor         "<layer>/output", "<layer>/<weight>.gradient", "loss", ...
@@ -71,6 +74,9 @@ def _check(check: Check) -> dict[str, Any]:
         "modes": check.modes,
         "passed": check.passed,
         "powerless": check.powerless,
+        "blind": list(check.blind),
+        "vote": check.vote,
+        "end_to_end": check.end_to_end,
         "skipped": check.skipped,
         "rows": [asdict(row) for row in check.rows],
     }

@@ -92,11 +92,16 @@ def _check(check: Check, columns: dict[_Column, int], width: int | None, marks: 
         yield Line(_joined(marks[row.passed], cells, columns, marks), "" if row.passed else "red")
     if check.first_wrong:
         yield from _prose(_first_wrong(check.first_wrong), width, "red")
+    for sentence in (check.vote, check.end_to_end):
+        if sentence:
+            yield from _prose(sentence, width, "red")
     for row in check.rows:
         if row.note:
             yield from _prose(f"note: {row.tensor}: {row.note}", width)
     for tensor, reason in check.skipped.items():
         yield from _prose(f"not compared: {tensor}: {reason}", width)
+    for sentence in check.blind:
+        yield from _prose(f"could not be seen: {sentence}", width)
     if check.powerless:
         yield from _prose(f"no power: {check.powerless}", width, "yellow")
 

@@ -18,7 +18,7 @@ from parity.trace import Trace, Weights
 from scratchnet import losses, optimizers
 from scratchnet.sequential import Chain
 
-__all__ = ["Network", "build", "knows_optimizer", "replay", "require_labels", "run", "run_with"]
+__all__ = ["Network", "build", "knows_optimizer", "loss", "replay", "require_labels", "run", "run_with"]
 
 
 @dataclass(frozen=True)
@@ -106,16 +106,16 @@ def layers(chain: Chain) -> tuple[trace.Layer, ...]:
 def run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Trace:
     """One forward and one backward pass of the whole network."""
     chain = _with_weights(spec, weights, lambda array: array)
-    loss = losses.get(spec.loss)
+    criterion = losses.get(spec.loss)
     passed = chain.forward(x, spec.training)
-    backward = chain.backward(passed, loss, y)
+    backward = chain.backward(passed, criterion, y)
     tensors: dict[str, np.ndarray] = {trace.INPUT: passed.x}
     described = layers(chain)
     for layer, saved in zip(described, passed.saved, strict=True):
         if layer.has_pre_activation:
             tensors[trace.pre_activation(layer.name)] = saved.z
         tensors[trace.output(layer.name)] = saved.y
-    tensors[trace.LOSS] = loss.forward(y, passed.output, passed.logits) + chain.penalty()
+    tensors[trace.LOSS] = criterion.forward(y, passed.output, passed.logits) + chain.penalty()
     for layer, gradients in reversed(list(zip(described, backward.layers, strict=True))):
         if gradients.dy is not None:
             tensors[trace.gradient(trace.output(layer.name))] = gradients.dy
@@ -127,6 +127,13 @@ def run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Trace:
         tensors[trace.gradient(trace.INPUT)] = backward.dx
     tensors.update(_updated(chain, described, tensors, optimizers.get(spec.optimizer)))
     return Trace(tensors, {"runner": "scratch", "dtype": spec.dtype, "numpy": np.__version__})
+
+
+def loss(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The loss alone, penalties included."""
+    chain = _with_weights(spec, weights, lambda array: array)
+    passed = chain.forward(x, spec.training)
+    return losses.get(spec.loss).forward(y, passed.output, passed.logits) + chain.penalty()
 
 
 def _updated(

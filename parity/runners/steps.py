@@ -93,6 +93,7 @@ class _Walk:
         self.saved: list[Saved] = []
         self.gradients: dict[str, Any] = {}
         self.logits: Any = None
+        self.rows: Any = None  # the last dz: of the first layer, when all are done
         self.by_logits: int | None = None  # the layer at whose pre-activations the loss starts to go back
 
     def forward(self) -> None:
@@ -147,10 +148,18 @@ class _Walk:
                     continue  # a gradient of the wrong shape is reported where it is compared
                 state = optimizer.zero_state(weight)
                 new, _ = optimizer.step(weight, self.gradients[tensor], state)
-                if layer.takes_indices and isinstance(new, Bounded):  # Keras adds the rows of equal indices one by one
-                    new = new.rounded(int(np.max(np.unique(saved.x, return_counts=True)[1])))
+                if layer.takes_indices and isinstance(new, Bounded):
+                    new = self._row_by_row(new, optimizer, layer, saved, name)
                 inputs = {"w": weight, "g": self.gradients[tensor], **state}
                 self._done(optimizer, "update", layer.name or "", inputs, {"w": new}, {"w": trace.updated(tensor)}, weight=name)
+
+    def _row_by_row(self, new: Bounded, optimizer: Optimizer, layer: Layer, saved: Saved, name: str) -> Bounded:
+        """Keras adds the rows of equal indices one by one, and each time rounds what is there so far: at most the
+        weight and all rows by their magnitudes."""
+        weight = np.abs(layer.weights[name])
+        _, sizes = layer.transform_backward(saved, np.abs(self.rows))
+        largest, _ = optimizer.step(weight, -sizes[name], optimizer.zero_state(weight))
+        return new.rounded(int(np.max(np.unique(saved.x, return_counts=True)[1])), largest)
 
     def _activation_backward(self, index: int, dy: Any) -> Any:
         layer, saved = self.chain.layers[index], self.saved[index]
@@ -169,6 +178,7 @@ class _Walk:
         if _parts(layer, named) == "activation":
             return dz
         dx, grads = layer.transform_backward(saved, dz)
+        self.rows = dz
         penalties = {name: r for l, name, _, r in self._regularized() if l == named.name}
         tensors = {n: trace.gradient(f"{named.name}/{n}") for n in layer.trainable_weights if n not in penalties}
         if dx is not None:

@@ -1,0 +1,36 @@
+"""Recognise reduced precision from the size of the errors: TensorFloat-32 and half precision are no mistakes of a formula.
+
+A budget of the local pass is a multiple of u = 2^-24. Products whose operands keep 10 bits of mantissa (TensorFloat-32,
+float16) are off by up to 2^13 times that, with 7 bits (bfloat16) by up to 2^16. So if only matrix products and
+convolutions are out of budget, and none by more, the arithmetic explains it; a wrong formula is off by 2^20 and more, or
+is seen in other operations too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from parity.compare import Row
+
+__all__ = ["reduced"]
+
+FORMATS = (
+    (2.0**13, "TensorFloat-32 or half precision (7 to 10 bits of mantissa)"),
+    (2.0**16, "bfloat16 (7 bits of mantissa)"),
+)
+PRODUCTS = ("Dense ", "Conv2D ")  # how `computed_by` begins where TensorFlow calls a matrix product
+MOST = 0.5  # of a tensor's elements: rounding shows everywhere, a single wrong element is a mistake
+
+
+def reduced(rows: Sequence[Row]) -> str:
+    """The format that would explain every row that is out of budget, in a sentence; "" where none does."""
+    wrong = [row for row in rows if not row.passed]
+    if not wrong or not all(row.computed_by.startswith(PRODUCTS) for row in wrong):
+        return ""
+    if not any(row.outside > MOST * row.size for row in wrong):
+        return ""
+    worst = max(row.budgets for row in wrong)
+    for limit, name in FORMATS:
+        if worst <= limit:
+            return f"the differences are in matrix products only and at most {worst:.2g} budgets: the size of {name}"
+    return ""
