@@ -50,6 +50,7 @@ FLOAT32 = Arithmetic(np.dtype("float32"), 2.0**-24, 2.0**-126)
 FLOAT64 = Arithmetic(np.dtype("float64"), 2.0**-53, 2.0**-1022)
 
 TRANSCENDENTAL = 16  # tanh, logistic, erfc: in units of u |y|
+SAMPLE = 4096  # terms of a sum that are looked at for equal ones
 ELEMENTARY = 8  # exp, log, log1p, expm1
 
 
@@ -124,9 +125,9 @@ class Bounded(NDArrayOperatorsMixin):
     def transpose(self, *axes: Any) -> Bounded:
         return self._each(lambda a: a.transpose(*axes))
 
-    def rounded(self, times: float) -> Bounded:
-        """The same values after so many more roundings."""
-        return self._rounded(self.value, _error(self), times)
+    def rounded(self, times: float, of: Bounded) -> Bounded:
+        """The same values after so many more roundings of numbers up to the size of `of`."""
+        return Bounded(self.value, _error(self) + times * self.arithmetic.unit * np.abs(of.value), self.arithmetic)
 
     def astype(self, dtype: Any) -> Bounded:
         """A conversion rounds once."""
@@ -261,7 +262,9 @@ def _log_growth(a: np.ndarray, ea: Any, y: np.ndarray) -> np.ndarray:
 
 def _sign(like: Bounded, a: Bounded) -> Bounded:
     """Exact, unless the argument may be on the other side of 0."""
-    return Bounded(np.sign(a.value), np.where((np.abs(a.value) <= _error(a)) & (_error(a) > 0), 2.0, 0.0), like.arithmetic)
+    return Bounded(
+        np.sign(a.value), np.where((np.abs(a.value) <= _error(a)) & (_error(a) > 0), 2.0, 0.0), like.arithmetic
+    )
 
 
 _RULES: Mapping[np.ufunc, Callable[..., Any]] = {
@@ -278,7 +281,9 @@ _RULES: Mapping[np.ufunc, Callable[..., Any]] = {
     np.negative: lambda like, a: a._each(np.negative) if a.error is None else Bounded(-a.value, a.error, a.arithmetic),
     np.absolute: lambda like, a: Bounded(np.abs(a.value), a.error, a.arithmetic),
     np.sign: _sign,
-    np.sqrt: _smooth(np.sqrt, lambda a, ea, y: np.where(a > ea, ea / (y + np.sqrt(np.abs(a - ea))), np.sqrt(a + ea)), 2),
+    np.sqrt: _smooth(
+        np.sqrt, lambda a, ea, y: np.where(a > ea, ea / (y + np.sqrt(np.abs(a - ea))), np.sqrt(a + ea)), 2
+    ),
     np.exp: _smooth(np.exp, lambda a, ea, y: y * np.expm1(ea), ELEMENTARY),
     np.expm1: _smooth(np.expm1, lambda a, ea, y: np.exp(a) * np.expm1(ea), ELEMENTARY),
     np.log: _smooth(np.log, _log_growth, ELEMENTARY),
@@ -310,10 +315,7 @@ def _matmul(like: Bounded, a: Any, b: Any) -> Bounded:
     x, y = _wide(a), _wide(b)
     n = x.shape[-1]
     size = np.abs(x) @ np.abs(y)
-    unit = like.arithmetic.unit
-    # Two terms are equal only where both their factors are.
-    alike = np.minimum(_alike(x, unit)[..., np.newaxis], _alike(y.swapaxes(-1, -2), unit)[..., np.newaxis, :])
-    inherited: Any = np.minimum(n + 1, 16 + 2 * np.sqrt(alike)) * unit * size
+    inherited: Any = np.minimum(n + 1, 16 + 2 * np.sqrt(_alike_products(x, y))) * like.arithmetic.unit * size
     if np.any(_error(a)):
         inherited = inherited + _error(a) @ (np.abs(y) + _error(b))
     if np.any(_error(b)):
@@ -321,19 +323,45 @@ def _matmul(like: Bounded, a: Any, b: Any) -> Bounded:
     return Bounded(x @ y, inherited + np.where(size == 0, 0.0, n * like.arithmetic.tiny), like.arithmetic)
 
 
-def _alike(terms: np.ndarray, unit: float) -> np.ndarray:
-    """Sum of m^2 over the values that occur m times along the last axis: (..., n) -> (...). Zeros round nothing.
+def _alike_products(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """`_alike` of the terms of x @ y, or more. Two terms are taken for equal only where both their factors are, so the
+    smaller operand, often a kernel of all different weights, mostly settles it."""
+    n = x.shape[-1]
+    rows, columns = (lambda: _alike(x)[..., np.newaxis]), (lambda: _alike(y.swapaxes(-1, -2))[..., np.newaxis, :])
+    first, second = (rows, columns) if x.size < y.size else (columns, rows)
+    alike = first()
+    return alike if np.all(alike <= 2 * n) else np.minimum(alike, second())
 
-    Terms count as equal up to n u, what the last place of a partial sum of n of them is worth.
+
+def _alike(terms: np.ndarray) -> np.ndarray:
+    """What stands for n in the square roots: sum of m^2 over the values that occur m times, (..., n) -> (...).
+
+    The roundings of different terms are as good as random, and n of them grow like sqrt n; adding one value over and
+    over rounds the same way each time, and grows like n. Values are equal here if their first 22 bits are, or if they
+    are so close that partial sums cannot tell them apart and make up more than 1/64 of all. Of many terms a sample is
+    looked at. Zeros round nothing.
     """
     n = terms.shape[-1]
-    mantissa, exponent = np.frexp(terms)
-    values = np.sort(np.ldexp(np.round(mantissa / (n * unit)), exponent), axis=-1)
-    place = np.arange(n)
+    sample = terms[..., :: max(1, n // SAMPLE)]
+    scale = n / sample.shape[-1]
+    mantissa, exponent = np.frexp(sample)
+    close = np.maximum(n * FLOAT32.unit, 2.0**-22)
+    fine = _runs(np.ldexp(np.round(mantissa * 2.0**22), exponent)) * scale
+    coarse = _runs(np.ldexp(np.round(mantissa / close), exponent)) * scale
+    repeated = np.sum(np.where(fine > scale, fine**2, fine), axis=-1)
+    return np.maximum(repeated, np.sum(np.where(coarse > n / 64, coarse, 0) ** 2, axis=-1))
+
+
+def _runs(values: np.ndarray) -> np.ndarray:
+    """How often each value other than 0 occurs along the last axis, at one place for each value; 0 elsewhere."""
+    values = np.sort(values, axis=-1)
+    place = np.arange(values.shape[-1])
     first = np.ones(values.shape, bool)
     first[..., 1:] = values[..., 1:] != values[..., :-1]
-    rank = place - np.maximum.accumulate(np.where(first, place, 0), axis=-1)  # 0, 1, ... m - 1 in each run
-    return np.sum((2 * rank + 1) * (values != 0), axis=-1)  # 1 + 3 + ... + (2 m - 1) = m^2
+    last = np.ones(values.shape, bool)
+    last[..., :-1] = first[..., 1:]
+    begun = np.maximum.accumulate(np.where(first, place, 0), axis=-1)
+    return np.where(last & (values != 0), place - begun + 1.0, 0.0)
 
 
 def _sum(a: Bounded, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Bounded:
@@ -342,7 +370,7 @@ def _sum(a: Bounded, axis: Any = None, dtype: Any = None, keepdims: bool = False
     size = np.abs(a.value).sum(axis=axis, keepdims=keepdims)
     kept = [] if axis is None else [i for i in range(a.ndim) if i not in np.arange(a.ndim)[np.atleast_1d(axis)]]
     terms = np.moveaxis(a.value, kept, range(len(kept))).reshape(*(a.shape[i] for i in kept), -1)
-    alike = _alike(terms, a.arithmetic.unit).reshape(size.shape)
+    alike = _alike(terms).reshape(size.shape)
     own = np.minimum(n, 16 + 8 * np.sqrt(alike)) * a.arithmetic.unit * size
     inherited = 0.0 if a.error is None else a.error.sum(axis=axis, keepdims=keepdims)
     flushed = np.where(size == 0, 0.0, n * a.arithmetic.tiny)
@@ -353,7 +381,9 @@ def _sum_at(a: Bounded, starts: np.ndarray, axis: int = 0, dtype: Any = None) ->
     """Sums of consecutive slices along the first axis."""
     n = np.diff(starts, append=len(a)).reshape(-1, *(1,) * (a.ndim - 1))
     size = np.add.reduceat(np.abs(a.value), starts, axis=axis)
-    own = np.minimum(n, 16 + 8 * np.sqrt(n)) * a.arithmetic.unit * size + np.where(size == 0, 0.0, n * a.arithmetic.tiny)
+    own = np.minimum(n, 16 + 8 * np.sqrt(n)) * a.arithmetic.unit * size + np.where(
+        size == 0, 0.0, n * a.arithmetic.tiny
+    )
     inherited = 0.0 if a.error is None else np.add.reduceat(a.error, starts, axis=axis)
     return Bounded(np.add.reduceat(a.value, starts, axis=axis), inherited + own, a.arithmetic)
 

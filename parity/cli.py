@@ -1,4 +1,6 @@
-"""The command line: `parity check`. Results go to stdout; progress, warnings and mistakes to stderr.
+"""The command line: `parity check`, `parity mistakes`, `parity fuzz`.
+
+Results go to stdout; progress, warnings and a user's mistakes to stderr.
 
 Only click is imported here; what a command needs is imported when it runs, so that `parity --help` answers at once.
 """
@@ -111,6 +113,47 @@ def check(
         report = pipeline.check(network, data=data, batch=batch, dtype=dtype, loss=loss, seed=seed, progress=progress)
     _write(report.to_json() + "\n" if as_json else _text(report))
     return report.exit_status
+
+
+@cli.command()
+@click.option("--score", "with_score", is_flag=True,
+              help="Plant each of them in networks of three sizes, in float32 and float64, and count what is "
+              "found.")  # fmt: skip
+@click.option("--seed", type=int, default=0, metavar="N", show_default=True, help="Of weights and samples.")
+def mistakes(with_score: bool, seed: int) -> int:
+    """The catalogue of known mistakes in backpropagation, or how many of them the checker finds.
+
+    With --score the exit status is 0 only if no mistake was missed and no correct network was called wrong, else 1.
+    """
+    from parity import mistakes, score
+    from parity.report.score import render_catalogue, render_score
+
+    if not with_score:
+        _write(render_catalogue(mistakes.catalogue()) + "\n")
+        return 0
+    with _progress() as progress:
+        result = score.score(seed=seed, progress=progress)
+    _write(render_score(result) + "\n")
+    return 0 if result.passed else 1
+
+
+@cli.command()
+@click.option("--cases", type=int, default=100, metavar="N", show_default=True, help="How many networks.")
+@click.option("--seed", type=int, default=0, metavar="N", show_default=True, help="Which networks.")
+def fuzz(cases: int, seed: int) -> int:
+    """Compare random networks; the first that fails is made as small as possible and printed as code.
+
+    The exit status is 0 if all agree, 1 if one fails, 3 if nothing can be concluded.
+    """
+    from parity import fuzz
+
+    with _progress() as progress:
+        result = fuzz.run(cases, seed, progress)
+    if result.failure is not None:
+        _write(f"{result.failure.code}\n")
+    said = f"No: {result.failure.reason}" if result.failure else f"{result.cases} random networks, no false alarm"
+    _write(f"{said}; {result.powerless} could not have failed; {result.elapsed:.0f} s; seed {seed}.\n")
+    return result.exit_status
 
 
 @contextmanager

@@ -14,12 +14,12 @@ from parity.trace import Place, Trace
 __all__ = ["GATE", "Row", "compare_local", "compare_whole", "judge", "settled"]
 
 GATE = 1e-11
-"""Of a tensor's largest element: the float64 gate. In 10,000 random networks the worst correct tensor was at 3.1e-13, and
-a lone error of 1e-9 in one gradient was seen in 99.5 % of them."""
+"""Of a tensor's largest element: the float64 gate. In 10,000 random networks the worst correct tensor was at 3.1e-13,
+and a lone error of 1e-9 in one gradient was seen in 99.5 % of them."""
 
 GATE_OF_NETWORK = 1e-14
-"""Of the largest element of all forward, all backward or all updated tensors: for tensors that cancel to zero, such as the gradient
-by a bias in front of a batch normalisation."""
+"""Of the largest element of all forward, all backward or all updated tensors: for tensors that cancel to zero, such as
+the gradient by a bias in front of a batch normalisation."""
 
 NEAR_A_KINK = "within rounding of a kink the two runs went apart; judged on the reference's own tensors, as in float32"
 
@@ -31,7 +31,8 @@ class Row:
     budgets: the largest difference in units of what is allowed there; up to 1 is right. index, subject, reference,
     difference and allowed belong to that worst element. `outside` of `size` elements are out of budget. The relative
     error and the distance in units in the last place are information: in correct code, elements that cancel are 10 %
-    off. below_noise: the reference is nowhere larger than what is allowed, so zeros would pass. note: why a tensor could not be compared as usual; mode: how the reference ran.
+    off. below_noise: the reference is nowhere larger than what is allowed, so zeros would pass. note: why a tensor could
+    not be compared as usual; mode: how the reference ran.
     """
 
     tensor: str

@@ -76,7 +76,9 @@ def _by_name(spec: Spec, variables: Mapping[str, list[Any]]) -> Weights:
     for layer, names in network.weight_names.items():
         arrays = variables.get(layer, [])
         if len(arrays) != len(names):
-            raise FileError(f"{spec.name}: layer {layer!r} has {len(names)} weights ({', '.join(names)}); the file has {len(arrays)}")
+            raise FileError(
+                f"{spec.name}: layer {layer!r} has {len(names)} weights, {', '.join(names)}; the file has {len(arrays)}"
+            )
         for name, array in zip(names, arrays, strict=True):
             expected = network.weights[f"{layer}/{name}"].shape
             if array.shape != expected:
@@ -89,16 +91,18 @@ def _live(model: Any, loss: Any, seed: int) -> Subject:
     from parity.runners import keras
 
     if type(model).__name__ != "Sequential":
-        raise UsageError(f"model: expected a Sequential; received {type(model).__name__} {getattr(model, 'name', '')!r}")
+        raise UsageError(
+            f"model: expected a Sequential; received {type(model).__name__} {getattr(model, 'name', '')!r}"
+        )
     if not model.built:
         raise UsageError(f"{model.name}: the model has no weights yet; give it keras.Input(shape), or call build")
-    compiled = getattr(model, "get_compile_config", dict)() or {}
+    compiled: Mapping[str, Any] = getattr(model, "get_compile_config", dict)() or {}
     spec = Spec(model.name, model.get_config(), compiled.get("loss"), optimizer=_optimizer(compiled), seed=seed)
     return Subject(spec, keras.weights_of(model))
 
 
 def _optimizer(compiled: Mapping[str, Any]) -> Any:
-    """The optimizer that the model was compiled with; None, so that no update is compared, where scratchnet lacks it."""
+    """The optimizer that the model was compiled with; None where scratchnet lacks it: no update is compared then."""
     return compiled.get("optimizer") if scratch.knows_optimizer(compiled.get("optimizer")) else None
 
 

@@ -1,5 +1,5 @@
-"""The third opinion: every operation in float64 with how far a correct float32 evaluation may be off, finite differences
-where two gradients disagree, and how far rounding alone moves the tensors of a whole run."""
+"""The third opinion: how far a correct float32 evaluation of every operation may be off, finite differences where two
+gradients disagree, and how far rounding alone moves the tensors of a whole run."""
 
 from __future__ import annotations
 

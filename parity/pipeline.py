@@ -126,7 +126,7 @@ def _explained(check: Check, spec: Spec, weights: Weights, x: np.ndarray, y: np.
 def _vote(
     check: Check, spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, subject: Trace, reference: Trace
 ) -> str:
-    """Finite differences decide on the first gradient, from the first wrong tensor on, that differs in the whole runs."""
+    """Finite differences decide on the first gradient behind the first wrong tensor that differs in the whole runs."""
     order = [row.tensor for row in check.rows]
     assert check.first_wrong is not None
     behind = set(order[order.index(check.first_wrong.tensor) :])
@@ -144,20 +144,26 @@ def _end_to_end(floors: Mapping[str, float]) -> str:
         return ""
     tensor, far = max(floors.items(), key=lambda item: item[1])
     if far > NOISE:
-        return f"end to end it matters: {tensor} of the whole float32 run is {far:.2g} times as far off as rounding explains"
-    return f"end to end it does not matter: no tensor of the whole float32 run is more than {far:.2g} times the rounding noise off"
+        return f"end to end it matters: {tensor} of the whole run is {far:.2g} times as far off as rounding explains"
+    return f"end to end it does not matter: no tensor of the whole run is more than {far:.2g} times the rounding off"
 
 
-def _whole(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace, places: list[Any]) -> list[Row]:
+def _whole(
+    spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace, places: list[Any]
+) -> list[Row]:
     subject = scratch.run(spec, weights, x, y)
     rows = compare.compare_whole(subject, reference, places)
     if all(row.passed for row in rows):
         return rows
-    own = compare.compare_local(scratch.replay(spec, weights, subject, y), oracle.bounds(spec, weights, subject, y), subject, places)
+    own = compare.compare_local(
+        scratch.replay(spec, weights, subject, y), oracle.bounds(spec, weights, subject, y), subject, places
+    )
     return compare.settled(rows, _local(spec, weights, x, y, reference, places), own)
 
 
-def _local(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace, places: list[Any]) -> list[Row]:
+def _local(
+    spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace, places: list[Any]
+) -> list[Row]:
     bounds = oracle.bounds(spec, weights, reference, y)
     return compare.compare_local(scratch.replay(spec, weights, reference, y), bounds, reference, places)
 
@@ -179,13 +185,17 @@ class _Inputs:
         if self.x is not None and self.y is not None:
             x = np.asarray(self.x)
             if x.shape[1:] != network.input_shape or not len(x):
-                raise UsageError(f"x: expected at least one sample of shape {network.input_shape}; received the array {x.shape}")
+                raise UsageError(
+                    f"x: expected at least one sample of shape {network.input_shape}; received the array {x.shape}"
+                )
             self.source, self.batch = "the caller's x and y", len(x)
             return _representable(x), np.asarray(self.y)
         if network.takes_digits:
             return self._digits(network)
         if self.data is not None:
-            raise UsageError(f"data: {network.name} takes samples of shape {network.input_shape}, not 28x28 digits; leave data out")
+            raise UsageError(
+                f"data: {network.name} takes samples of shape {network.input_shape}, not 28x28 digits; leave data out"
+            )
         self.source = "designed probe"
         x = probe.samples(network.input_shape, self.batch, self.seed, network.indices)
         return _representable(x), probe.labels(network.output_shape, self.batch, self.seed, network.labels)

@@ -1,9 +1,9 @@
-"""Recognise reduced precision from the size of the errors: TensorFloat-32 and half precision are no mistakes of a formula.
+"""Recognise reduced precision from the size of the errors: TensorFloat-32 is no mistake of a formula.
 
-A budget of the local pass is a multiple of u = 2^-24. Products whose operands keep 10 bits of mantissa (TensorFloat-32,
-float16) are off by up to 2^13 times that, with 7 bits (bfloat16) by up to 2^16. So if only matrix products and
-convolutions are out of budget, and none by more, the arithmetic explains it; a wrong formula is off by 2^20 and more, or
-is seen in other operations too.
+A budget of the local pass is a multiple of u = 2^-24. Products whose operands keep 10 bits of mantissa
+(TensorFloat-32, float16) are off by up to 2^13 times that, with 7 bits (bfloat16) by up to 2^16. So if only matrix
+products and convolutions are out of budget, and none by more, the arithmetic explains it; a wrong formula is off by
+2^20 and more, or is seen in other operations too.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from parity.mistakes import Mistake, catalogue
 from parity.runners import keras, scratch
 from parity.runners.steps import Operation
 from parity.spec import DTYPES, Spec
-from parity.trace import LOSS, Place, Trace, Weights, flow
+from parity.trace import LOSS, Place, Trace, Weights, flow, gradient
 
 __all__ = ["SIZES", "Planted", "Score", "score"]
 
@@ -66,7 +66,9 @@ class Score:
         return bool(self.planted) and not (self.missed or self.alarms or self.unplanted)
 
 
-def score(sizes: Sequence[str] = tuple(SIZES), seed: int = 0, progress: Callable[[str], None] = lambda message: None) -> Score:
+def score(
+    sizes: Sequence[str] = tuple(SIZES), seed: int = 0, progress: Callable[[str], None] = lambda message: None
+) -> Score:
     """Plant the catalogue into every case of the registry, in these sizes, in both dtypes."""
     planted: list[Planted] = []
     alarms: list[str] = []
@@ -80,7 +82,9 @@ def score(sizes: Sequence[str] = tuple(SIZES), seed: int = 0, progress: Callable
                 correct += 1
                 if not all(row.passed for row in trial.rows(lambda op: op.outputs)):
                     alarms.append(f"{spec.name} {size} {dtype}")
-                planted.extend(Planted(m.code, spec.name, size, dtype, place, first) for m, place, first in trial.plant())
+                planted.extend(
+                    Planted(m.code, spec.name, size, dtype, place, first) for m, place, first in trial.plant()
+                )
     seen = {p.code for p in planted}
     equivalent = {m.code: m.equivalent for m in catalogue() if m.equivalent}
     unplanted = tuple(m.code for m in catalogue() if m.code not in seen and not m.equivalent)
@@ -124,7 +128,9 @@ class _Trial:
         for mistake, index, place in self._plantable():
             counter = iter(range(10**9))
 
-            def settle(operation: Operation, mistake: Mistake = mistake, index: int = index, counter: Any = counter) -> Any:
+            def settle(
+                operation: Operation, mistake: Mistake = mistake, index: int = index, counter: Any = counter
+            ) -> Any:
                 return (mistake.apply(operation) or {}) if next(counter) == index else {}
 
             rows = self.rows(settle)
@@ -151,5 +157,9 @@ class _Trial:
     def _place(self, operation: Operation, wrong: Mapping[str, Any], order: Mapping[str, int]) -> str | None:
         """The first tensor that changes; an output without a name shows in the loss. None where there is nothing to
         compare with, as behind a Dropout that drops all."""
-        tensors = {operation.tensors.get(output, LOSS) for output in wrong}
+        tensors = {operation.tensors.get(output) or self._behind(operation, output) for output in wrong}
         return min((t for t in tensors if t in self.reference), key=order.__getitem__, default=None)
+
+    def _behind(self, operation: Operation, output: str) -> str:
+        """Where an output without a name shows: a gradient that a penalty is added to, or else the loss."""
+        return gradient(f"{operation.layer}/{output}") if operation.direction == "backward" else LOSS

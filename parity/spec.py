@@ -17,7 +17,8 @@ class Spec:
     """One network with one loss, ready to be built by any runner.
 
     config: what `keras.Sequential.get_config()` returns; loss: a Keras name or config; dtype: of all layers, weights
-    and the loss; optimizer: whose first step is compared, None for no step; training: whether layers run in training mode; seed: of the probe.
+    and the loss; optimizer: whose first step is compared, None for no step; training: whether layers run in training
+    mode; seed: of the probe.
     """
 
     name: str

@@ -3,7 +3,8 @@
 Forward: `input`, then for each layer `<layer>/pre_activation` (where an activation follows) and `<layer>/output`, then
 `loss`. Backward, from the last layer to the first: `<layer>/output.gradient`, `<layer>/pre_activation.gradient` and
 `<layer>/<weight>.gradient`, at last `input.gradient`. A gradient is of the loss, by the tensor before the dot. Then
-`<layer>/<weight>.updated`, the weights after one step of the optimizer. A tensor that a runner cannot see is left out: `tape.gradient` gives none for outputs that a loss bypasses by cached logits.
+`<layer>/<weight>.updated`, the weights after one step of the optimizer. A tensor that a runner cannot see is left out:
+`tape.gradient` gives none for outputs that a loss bypasses by cached logits.
 """
 
 from __future__ import annotations
@@ -14,7 +15,19 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["INPUT", "LOSS", "Layer", "Place", "Trace", "Weights", "flow", "gradient", "output", "pre_activation", "updated"]
+__all__ = [
+    "INPUT",
+    "LOSS",
+    "Layer",
+    "Place",
+    "Trace",
+    "Weights",
+    "flow",
+    "gradient",
+    "output",
+    "pre_activation",
+    "updated",
+]
 
 Weights = dict[str, np.ndarray]
 """`<layer>/<weight>` -> array, in the order of the layers."""
@@ -87,7 +100,11 @@ def flow(layers: tuple[Layer, ...], loss: str, optimizer: str | None = None) -> 
             by_activation = f"{layer.activation} of {layer.name} backward"
             # behind cached logits the loss gives this gradient itself
             at_loss = layer is layers[-1]
-            yield Place(gradient(pre_activation(layer.name)), f"{by_activation} and {loss}" if at_loss else by_activation, "backward")
+            yield Place(
+                gradient(pre_activation(layer.name)),
+                f"{by_activation} and {loss}" if at_loss else by_activation,
+                "backward",
+            )
         for weight in layer.weights:
             yield Place(gradient(f"{layer.name}/{weight}"), f"{layer.kind} {layer.name} backward", "backward")
         below = f"{layer.kind} {layer.name} backward"

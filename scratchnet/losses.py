@@ -3,7 +3,7 @@
 Keras computes a cross-entropy behind a sigmoid or a softmax from the *pre-activations* ("logits"), which the activation
 hangs on its output. So `forward` and `backward` take them as `logits`; where a loss uses them, `backward` returns the
 gradient by the logits, otherwise the gradient by the predictions. All labels are taken as given: a row of targets need
-not sum to 1, and the gradient is the derivative of the loss for any row (TensorFlow's is not, see CategoricalCrossentropy).
+not sum to 1, and the gradient is the derivative of the loss for any row (TensorFlow's is not: CategoricalCrossentropy).
 
 Shapes: y_pred and logits (batch, ..., K); y_true the same, or without the last axis for integer labels; the loss of
 each sample (batch, ...). A reduction makes one number of them.
@@ -36,7 +36,7 @@ REDUCTIONS = ("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight")
 
 
 class Loss(Entry):
-    """Base class: a subclass gives `per_sample` and `derivative`; the reduction and the sample weights are done here."""
+    """Base class: a subclass gives `per_sample` and `derivative`; reduction and sample weights are done here."""
 
     family = "loss"
     default_name: str
@@ -109,9 +109,11 @@ class Loss(Entry):
             weights = np.asarray(sample_weight, dtype=losses.dtype)
             if weights.shape != losses.shape[: weights.ndim]:
                 raise ValueError(
-                    f"{self.name}: sample_weight must have the shape {losses.shape} of the losses; received {weights.shape}"
+                    f"{self.name}: sample_weight must have the losses' shape {losses.shape}; received {weights.shape}"
                 )
-            weights = np.broadcast_to(weights.reshape(weights.shape + (1,) * (losses.ndim - weights.ndim)), losses.shape)
+            weights = np.broadcast_to(
+                weights.reshape(weights.shape + (1,) * (losses.ndim - weights.ndim)), losses.shape
+            )
         if self.reduction == "sum":
             return weights, 1
         if self.reduction == "mean_with_sample_weight" and weights is not None:
@@ -166,7 +168,7 @@ class Huber(Loss):
 
 
 class Crossentropy(Loss):
-    """What the three cross-entropies share: predictions are probabilities unless `from_logits`, and recovered logits win."""
+    """What the three share: predictions are probabilities unless `from_logits`, and recovered logits win."""
 
     def __init__(
         self,

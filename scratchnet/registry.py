@@ -5,15 +5,16 @@ one that Keras writes into a config; the others are accepted. Looking a name up 
 a config dictionary `{"class_name": ..., "config": {...}}`, a class, or an instance.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Self, TypeVar
 
-__all__ = ["Entry", "UnknownName", "UnknownArgument", "deserialize", "entries", "find", "get", "register", "serialize"]
+__all__ = ["Entry", "UnknownArgument", "UnknownName", "deserialize", "entries", "find", "get", "register", "serialize"]
 
 T = TypeVar("T", bound=type)
 
-_TABLE: dict[str, dict[str, type]] = {}
+_TABLE: dict[str, dict[str, Any]] = {}
 
 
 class UnknownName(ValueError):
@@ -39,12 +40,12 @@ def register(*names: str) -> Callable[[T], T]:
     return enter
 
 
-def entries(family: str) -> dict[str, type]:
+def entries(family: str) -> dict[str, Any]:
     """Every class of a family once, by its first name, in the order of the source."""
-    return {cls.registered_name: cls for cls in _TABLE.get(family, {}).values()}  # type: ignore[attr-defined]
+    return {cls.registered_name: cls for cls in _TABLE.get(family, {}).values()}
 
 
-def find(family: str, name: str) -> type:
+def find(family: str, name: str) -> Any:
     """The class that `name` stands for; `UnknownName` lists what is known."""
     table = _TABLE.get(family, {})
     if name not in table:
@@ -54,7 +55,7 @@ def find(family: str, name: str) -> type:
 
 def get(family: str, identifier: Any) -> Any:
     """The object that Keras would make of `identifier`; None stays None."""
-    if identifier is None or getattr(identifier, "family", None) == family and not isinstance(identifier, type):
+    if identifier is None or (getattr(identifier, "family", None) == family and not isinstance(identifier, type)):
         return identifier
     if isinstance(identifier, str):
         return find(family, identifier)()
@@ -102,6 +103,7 @@ class Entry:
     examples: tuple[Mapping[str, Any], ...] = ({},)
 
     @classmethod
+    @functools.cache  # the same class is asked at every build
     def arguments(cls) -> tuple[str, ...]:
         """The names of the constructor's arguments, then those that it passes on to its base class."""
         names: dict[str, None] = {}
@@ -121,7 +123,8 @@ class Entry:
         for name, value in config.items():
             if name not in known and name not in cls.neutral:
                 raise UnknownArgument(
-                    f"{cls.registered_name} has no argument {name!r} here (received {value!r}); known: {', '.join(known)}"
+                    f"{cls.registered_name} has no argument {name!r} here (received {value!r}); "
+                    f"known: {', '.join(known)}"
                 )
             if name in cls.neutral and value != cls.neutral[name]:
                 raise UnknownArgument(

@@ -74,7 +74,9 @@ class Chain:
             raise ValueError(f"two layers are called {layer.name!r}; names in a Sequential must be different")
         layer.dtype = layer.dtype or self.dtype
         if layer.dtype != self.dtype:
-            raise UnknownArgument(f"layer {layer.name!r} is {layer.dtype} in a {self.dtype} network; mixed dtypes are not supported")
+            raise UnknownArgument(
+                f"layer {layer.name!r} is {layer.dtype} in a {self.dtype} network; mixed dtypes are not supported"
+            )
         self.layers.append(layer)
         self.built = False
 
@@ -151,7 +153,9 @@ class Chain:
         arrays = [np.array(array, dtype=self.dtype) for array in weights]
         for (layer, name), array in zip(places, arrays, strict=True):
             if array.shape != layer.weights[name].shape:
-                expected = ", ".join(f"{a}={n}" for a, n in zip(layer.axes[name], layer.weights[name].shape, strict=True))
+                expected = ", ".join(
+                    f"{a}={n}" for a, n in zip(layer.axes[name], layer.weights[name].shape, strict=True)
+                )
                 raise ValueError(f"{layer.name}/{name}: expected ({expected}); received {array.shape}")
         for (layer, name), array in zip(places, arrays, strict=True):
             layer.weights[name] = array
@@ -197,7 +201,9 @@ class Chain:
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
         rule = "-" * len(lines[0])
-        return "\n".join([f'Model: "{self.name}"', lines[0], rule, *lines[1:], rule, f"Total params: {self.count_params():,}"])
+        return "\n".join(
+            [f'Model: "{self.name}"', lines[0], rule, *lines[1:], rule, f"Total params: {self.count_params():,}"]
+        )
 
     def _input(self, x: np.ndarray) -> np.ndarray:
         x = x if hasattr(x, "dtype") and x.dtype == self.dtype else np.asarray(x, dtype=self.dtype)
@@ -223,7 +229,14 @@ def penalized(layer: Layer, grads: Mapping[str, np.ndarray]) -> dict[str, np.nda
 
 
 def _input_layer(shape: Shape, dtype: str) -> dict[str, Any]:
-    config = {"batch_shape": list(shape), "dtype": dtype, "sparse": False, "ragged": False, "name": "input_layer", "optional": False}
+    config = {
+        "batch_shape": list(shape),
+        "dtype": dtype,
+        "sparse": False,
+        "ragged": False,
+        "name": "input_layer",
+        "optional": False,
+    }
     return {"module": "keras.layers", "class_name": "InputLayer", "config": config, "registered_name": None}
 
 

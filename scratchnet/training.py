@@ -16,7 +16,7 @@ BATCH_SIZE = 32  # Keras's default
 
 @dataclass
 class History:
-    """What `fit` returns: history["loss"][e] is the loss of epoch e; the same for metrics and, as val_..., validation."""
+    """What `fit` returns: history["loss"][e] is the loss of epoch e; so for metrics and, as val_..., validation."""
 
     history: dict[str, list[float]] = field(default_factory=dict)
     epoch: list[int] = field(default_factory=list)

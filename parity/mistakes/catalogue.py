@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from parity.runners.steps import Operation
 
 __all__ = ["Mistake", "Wrong", "catalogue", "mistake"]
@@ -36,15 +38,27 @@ class Mistake:
     equivalent: str = ""
 
     def apply(self, operation: Operation) -> Mapping[str, Any] | None:
-        """The wrong outputs of this operation; None where the mistake does not belong or cannot be made."""
+        """The outputs of this operation that come out wrong; None where the mistake does not belong, cannot be made or
+        changes nothing."""
         if operation.direction != self.direction or self.on not in (operation.kind, operation.family):
             return None
-        wrong = self.function(operation)
-        return None if wrong is None else {name: array for name, array in wrong.items() if name in operation.outputs}
+        wrong = self.function(operation) or {}
+        right = operation.outputs
+        return {
+            n: w for n, w in wrong.items() if n in right and not np.array_equal(w, right[n], equal_nan=True)
+        } or None
 
 
 def mistake(
-    code: str, *, on: str, direction: str, text: str, right: str, wrong: str, shows: str = "always", equivalent: str = ""
+    code: str,
+    *,
+    on: str,
+    direction: str,
+    text: str,
+    right: str,
+    wrong: str,
+    shows: str = "always",
+    equivalent: str = "",
 ) -> Callable[[Wrong], Wrong]:
     """Enter a function into the catalogue."""
 

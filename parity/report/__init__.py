@@ -107,7 +107,9 @@ class Report:
         return (
             f"No: {row.tensor} is the first tensor that differs, computed by {row.computed_by} "
             f"({check.network}, {check.loss}, {check.dtype}): {share(row.budgets)} times the allowed difference{more}"
-            + "".join(f"; {said}" for said in (_first(c.vote for c in failed), _first(c.end_to_end for c in failed)) if said)
+            + "".join(
+                f"; {said}" for said in (_first(c.vote for c in failed), _first(c.end_to_end for c in failed)) if said
+            )
             + "."
         )
 

@@ -24,8 +24,8 @@ def run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, mode: str = 
     tf, keras = tensorflow.imported()
     with tensorflow.precision(spec.dtype):
         model = _build(keras, spec, weights)
-        described = [trace.Layer.from_config(entry, ()) for entry in keras.saving.serialize_keras_object(model)["config"]["layers"]
-                     if entry["class_name"] != "InputLayer"]  # fmt: skip
+        entries = keras.saving.serialize_keras_object(model)["config"]["layers"]
+        described = [trace.Layer.from_config(entry, ()) for entry in entries if entry["class_name"] != "InputLayer"]
         step = _Step(tf, model, described, spec)
         call = step if mode == "eager" else tf.function(step, jit_compile=mode == "xla", autograph=False)
         tensors = call(tf.constant(x, dtype=spec.dtype), tf.constant(y))

@@ -98,9 +98,7 @@ def knows_optimizer(identifier: Any) -> bool:
 
 def layers(chain: Chain) -> tuple[trace.Layer, ...]:
     """The layers as a trace names them."""
-    return tuple(
-        trace.Layer.from_config(layer.to_json(), tuple(layer.trainable_weights)) for layer in chain.layers
-    )
+    return tuple(trace.Layer.from_config(layer.to_json(), tuple(layer.trainable_weights)) for layer in chain.layers)
 
 
 def run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Trace:
@@ -146,7 +144,9 @@ def _updated(
             tensor = f"{named.name}/{name}"
             if tensors[trace.gradient(tensor)].shape != weight.shape:
                 continue  # reported where the gradient is compared
-            new[trace.updated(tensor)], _ = optimizer.step(weight, tensors[trace.gradient(tensor)], optimizer.zero_state(weight))
+            new[trace.updated(tensor)], _ = optimizer.step(
+                weight, tensors[trace.gradient(tensor)], optimizer.zero_state(weight)
+            )
     return new
 
 
@@ -191,7 +191,9 @@ def run_with(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, settle:
     return Trace(tensors, {"runner": "scratch", "dtype": spec.dtype, "numpy": np.__version__})
 
 
-def _walk(spec: Spec, weights: Weights, x: Any, y: np.ndarray, number: Callable[[np.ndarray], Any], settle: Settle) -> None:
+def _walk(
+    spec: Spec, weights: Weights, x: Any, y: np.ndarray, number: Callable[[np.ndarray], Any], settle: Settle
+) -> None:
     chain = _with_weights(spec, weights, number)
     x = x if chain.layers[0].takes_indices else number(x.astype(spec.dtype))
     walk(chain, layers(chain), losses.get(spec.loss), optimizers.get(spec.optimizer), x, y, spec.training, settle)

@@ -1,4 +1,4 @@
-"""A run of scratchnet taken apart: one `Operation` for each forward or backward step, with all that goes in and comes out.
+"""A run of scratchnet taken apart: one `Operation` for each forward or backward step, with all that goes in and out.
 
 `walk` performs them in the order of data flow and asks `settle` after each one which results to go on with: its own
 (a run), the reference's (the local pass: an error then stays in the operation that makes it), or wrong ones (to plant a
@@ -36,7 +36,7 @@ class Operation:
     forward saved for its backward. following: the layers behind this one, nearest first.
     """
 
-    entry: Entry
+    entry: Any  # the registered object; its arguments are attributes
     direction: str
     layer: str
     inputs: Mapping[str, Any]
@@ -105,7 +105,9 @@ class _Walk:
                 z = layer.activation.forward(z)  # linear, but run all the same: it may be what is wrong
             if kind != "activation":
                 seen = trace.pre_activation(named.name) if named.has_pre_activation else trace.output(named.name)
-                z = self._done(layer, "forward", named.name, {"x": x, **layer.weights}, {"z": z}, {"z": seen}, terms)["z"]
+                z = self._done(layer, "forward", named.name, {"x": x, **layer.weights}, {"z": z}, {"z": seen}, terms)[
+                    "z"
+                ]
             y = z
             if kind != "transform":
                 y = layer.activation.forward(z)
@@ -151,7 +153,9 @@ class _Walk:
                 if layer.takes_indices and isinstance(new, Bounded):
                     new = self._row_by_row(new, optimizer, layer, saved, name)
                 inputs = {"w": weight, "g": self.gradients[tensor], **state}
-                self._done(optimizer, "update", layer.name or "", inputs, {"w": new}, {"w": trace.updated(tensor)}, weight=name)
+                self._done(
+                    optimizer, "update", layer.name or "", inputs, {"w": new}, {"w": trace.updated(tensor)}, weight=name
+                )
 
     def _row_by_row(self, new: Bounded, optimizer: Optimizer, layer: Layer, saved: Saved, name: str) -> Bounded:
         """Keras adds the rows of equal indices one by one, and each time rounds what is there so far: at most the
@@ -179,7 +183,7 @@ class _Walk:
             return dz
         dx, grads = layer.transform_backward(saved, dz)
         self.rows = dz
-        penalties = {name: r for l, name, _, r in self._regularized() if l == named.name}
+        penalties = {name: r for owner, name, _, r in self._regularized() if owner == named.name}
         tensors = {n: trace.gradient(f"{named.name}/{n}") for n in layer.trainable_weights if n not in penalties}
         if dx is not None:
             tensors["dx"] = self._gradient_below(index)

@@ -33,6 +33,7 @@ class Dense(Layer):
         {"units": 3, "activation": "softmax"},
         {"units": 2, "use_bias": False, "activation": "relu"},
         {"units": 5, "activation": "tanh", "kernel_regularizer": "l2", "bias_regularizer": "l1"},
+        {"units": 4, "kernel_regularizer": {"class_name": "L1L2", "config": {"l1": 0.01, "l2": 0.02}}},
         {"units": 7},  # as many as the network of its test has below: a transpose that is missing still runs
         {"units": 8},  # as many as the smallest batch: so does a sum over the wrong axis
     )

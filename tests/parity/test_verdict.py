@@ -42,7 +42,9 @@ def test_whether_it_matters_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     right = activations.Tanh.backward
     monkeypatch.setattr(activations.Tanh, "backward", lambda self, x, y, dy: right(self, x, y, dy) * 1.5)
     assert "end to end it matters" in parity.check("tanh-16", dtype="float32", batch=8).sentence
-    monkeypatch.setattr(activations.Tanh, "backward", lambda self, x, y, dy: right(self, x, y, dy) * np.float32(1 + 5e-7))
+    monkeypatch.setattr(
+        activations.Tanh, "backward", lambda self, x, y, dy: right(self, x, y, dy) * np.float32(1 + 5e-7)
+    )
     report = parity.check("tanh-16", dtype="float32", batch=8)
     assert report.verdict == "fail"
     assert "end to end it does not matter" in report.sentence
@@ -120,13 +122,17 @@ class TestBlindSpots:
         return "\n".join(sentence for check in report.checks for sentence in check.blind)
 
     def test_fresh_keras_weights_have_zero_biases(self, keras) -> None:
-        assert "all zero, so that forgetting them looks right: head/bias" in self.seen([keras.layers.Dense(3, name="head")], (5,))
+        assert "all zero, so that forgetting them looks right: head/bias" in self.seen(
+            [keras.layers.Dense(3, name="head")], (5,)
+        )
 
     def test_a_batch_of_one(self, keras) -> None:
         assert "a batch of one" in self.seen([keras.layers.Dense(3)], (5,), np.ones((1, 5)))
 
     def test_square_kernels(self, keras) -> None:
-        assert "transposed one would have the right shape: sq/kernel" in self.seen([keras.layers.Dense(5, name="sq")], (5,))
+        assert "transposed one would have the right shape: sq/kernel" in self.seen(
+            [keras.layers.Dense(5, name="sq")], (5,)
+        )
 
     def test_dead_units_and_kinks(self, keras) -> None:
         stack = [keras.layers.Dense(4, "relu", name="r"), keras.layers.Dense(2)]
