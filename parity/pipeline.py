@@ -78,7 +78,7 @@ def check(
         data=inputs.source,
         batch=inputs.batch,
         seed=seed,
-        command=_command(model, loss, dtype, data, inputs, seed),
+        command=_command(model, loss, dtype, inputs, seed),
         environment=_environment(),
     )
 
@@ -103,7 +103,7 @@ def _check(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, modes: Se
         dtype=spec.dtype,
         modes=tuple(modes),
         rows=rows,
-        skipped=power.skipped(places, worst, reference),
+        skipped=power.skipped(places, worst, reference, spec.optimizer),
         powerless=power.powerless(rows, reference),
         blind=tuple(blind),
     )
@@ -178,6 +178,7 @@ class _Inputs:
     batch: int
     seed: int
     source: str = ""
+    used: str | Path | None = None  # of `data`, where digits were used: what it stood for
 
     def for_network(self, network: scratch.Network) -> tuple[np.ndarray, np.ndarray]:
         if (self.x is None) != (self.y is None):
@@ -205,6 +206,7 @@ class _Inputs:
         if self.batch > len(digits.x_train):
             raise UsageError(f"batch: {self.batch} samples asked for, {digits.source} has {len(digits.x_train)}")
         self.source = digits.source
+        self.used = self.data or ("mnist" if digits.source.startswith("MNIST") else "digits")
         pixels = digits.x_train[: self.batch].reshape(self.batch, *network.input_shape) / 255
         return _representable(pixels), probe.encoded(digits.y_train[: self.batch], network.output_shape, network.labels)
 
@@ -218,14 +220,14 @@ def _representable(x: np.ndarray) -> np.ndarray:
     return np.where(np.abs(narrow) < np.finfo(np.float32).tiny, np.float32(0), narrow)
 
 
-def _command(model: Any, loss: Any, dtype: str, data: str | Path | None, inputs: _Inputs, seed: int) -> str:
+def _command(model: Any, loss: Any, dtype: str, inputs: _Inputs, seed: int) -> str:
     if inputs.x is not None:
         return f"parity.check(model, x, y, dtype={dtype!r}, seed={seed})  # in Python, with the same model, x and y"
     words = ["parity", "check"]
     if model is not None:
         words.append(str(model) if isinstance(model, str | Path) else "MODEL.keras")
     words += ["--loss", str(loss)] if loss is not None else []
-    words += ["--data", str(data)] if data is not None else []
+    words += ["--data", str(inputs.used)] if inputs.used is not None else []
     return shlex.join([*words, "--batch", str(inputs.batch), "--dtype", dtype, "--seed", str(seed)])
 
 

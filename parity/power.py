@@ -21,10 +21,11 @@ SATURATED = 0.01  # of the elements of a layer: below, the others show a wrong d
 OTHER_EPSILON = 1e-5  # what other frameworks have where Keras has 1e-3: the epsilon that is most often confused with it
 
 
-def skipped(places: Sequence[Place], compared: Mapping[str, Row], reference: Trace) -> dict[str, str]:
-    """The tensors that were not compared, and why."""
+def skipped(places: Sequence[Place], compared: Mapping[str, Row], reference: Trace, optimizer: Any) -> dict[str, str]:
+    """What was not compared, and why."""
     reason = {True: "the subject has none", False: "the reference has none: the loss does not come this way"}
-    return {p.tensor: reason[p.tensor in reference] for p in places if p.tensor not in compared}
+    missing = {p.tensor: reason[p.tensor in reference] for p in places if p.tensor not in compared}
+    return missing if optimizer is not None else {**missing, "updated weights": "no optimizer that scratchnet has"}
 
 
 def powerless(rows: Sequence[Row], reference: Trace) -> str:

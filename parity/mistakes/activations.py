@@ -1,7 +1,4 @@
-"""Mistakes in the values and derivatives of activations.
-
-`linear` has none of its own: it computes nothing, so a run has no operation for it.
-"""
+"""Mistakes in the values and derivatives of activations."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ back; what JSON has no number for is one of the strings "nan", "inf" and "-inf".
         outside, size  so many of so many elements are out of budget
         largest_absolute, largest_relative, largest_ulp
                        over the whole tensor, for information: they do not decide
+        below_noise    whether zeros would pass, because the reference is nowhere larger than what is allowed
         note           what was unusual; "" where nothing was
 """
 

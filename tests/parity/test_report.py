@@ -18,7 +18,7 @@ def row(tensor="dense/output", subject=1.0, reference=1.0, allowed=1e-6, shape=(
     r = np.full(shape, reference)
     s = np.array(r)
     s[(-1,) * len(shape)] = subject
-    made = judge(Place(tensor, "Dense dense forward", False), s, r, np.full(shape, allowed))
+    made = judge(Place(tensor, "Dense dense forward", "forward"), s, r, np.full(shape, allowed))
     return Row(**{**vars(made), "mode": "eager", **more})
 
 
@@ -188,7 +188,8 @@ def test_the_document_has_the_documented_keys():
     assert list(document) == ["schema_version", "verdict", "passed", "sentence", "command", "data", "batch", "seed",
                               "environment", "checks"]  # fmt: skip
     (one,) = document["checks"]
-    assert list(one) == ["network", "loss", "dtype", "modes", "passed", "powerless", "skipped", "rows"]
+    assert list(one) == ["network", "loss", "dtype", "modes", "passed", "powerless", "blind", "vote", "end_to_end",
+                         "skipped", "rows"]  # fmt: skip
     assert document["schema_version"] == 1
     assert (one["modes"], one["skipped"]) == (["eager", "function"], {"a": "b"})
     words = inspect.getdoc(as_json).replace(",", " ").split()
