@@ -70,7 +70,7 @@ class Condition(NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if ufunc in (np.logical_and, np.bitwise_and, np.logical_or, np.bitwise_or):
-            sides = [i if isinstance(i, Condition) else Condition(i, np.False_) for i in inputs]
+            sides = [i if isinstance(i, Condition) else Condition(i, np.asarray(False)) for i in inputs]
             return Condition(ufunc(*(s.value for s in sides)), sides[0].unsure | sides[1].unsure)
         if ufunc is np.multiply:
             other = next(i for i in inputs if not isinstance(i, Condition))
@@ -327,10 +327,11 @@ def _alike_products(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """`_alike` of the terms of x @ y, or more. Two terms are taken for equal only where both their factors are, so the
     smaller operand, often a kernel of all different weights, mostly settles it."""
     n = x.shape[-1]
-    rows, columns = (lambda: _alike(x)[..., np.newaxis]), (lambda: _alike(y.swapaxes(-1, -2))[..., np.newaxis, :])
-    first, second = (rows, columns) if x.size < y.size else (columns, rows)
-    alike = first()
-    return alike if np.all(alike <= 2 * n) else np.minimum(alike, second())
+    if x.size < y.size:
+        alike = _alike(x)[..., np.newaxis]
+        return alike if np.all(alike <= 2 * n) else np.minimum(alike, _alike(y.swapaxes(-1, -2))[..., np.newaxis, :])
+    alike = _alike(y.swapaxes(-1, -2))[..., np.newaxis, :]
+    return alike if np.all(alike <= 2 * n) else np.minimum(alike, _alike(x)[..., np.newaxis])
 
 
 def _alike(terms: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from parity.errors import NothingConcluded
 from parity.trace import Place, Trace
 
-__all__ = ["GATE", "Row", "compare_local", "compare_whole", "judge", "settled"]
+__all__ = ["GATE", "Row", "compare_local", "compare_whole", "gate", "judge", "settled"]
 
 GATE = 1e-11
 """Of a tensor's largest element: the float64 gate. In 10,000 random networks the worst correct tensor was at 3.1e-13,
@@ -31,8 +31,8 @@ class Row:
     budgets: the largest difference in units of what is allowed there; up to 1 is right. index, subject, reference,
     difference and allowed belong to that worst element. `outside` of `size` elements are out of budget. The relative
     error and the distance in units in the last place are information: in correct code, elements that cancel are 10 %
-    off. below_noise: the reference is nowhere larger than what is allowed, so zeros would pass. note: why a tensor could
-    not be compared as usual; mode: how the reference ran.
+    off. below_noise: the reference is nowhere larger than what is allowed, so zeros would pass. note: why a tensor
+    could not be compared as usual; mode: how the reference ran.
     """
 
     tensor: str
@@ -58,15 +58,23 @@ class Row:
         return self.budgets <= 1
 
 
-def compare_whole(subject: Trace, reference: Trace, places: Sequence[Place]) -> list[Row]:
-    """The float64 gate: both runs as a whole, each tensor on the scale of its own largest element."""
+def gate(reference: Trace, places: Sequence[Place]) -> dict[str, float]:
+    """How far float64 runs may be apart: each tensor on the scale of its own largest element."""
     scales = {stage: _scale(reference, (p for p in places if p.stage == stage)) for stage in {p.stage for p in places}}
-    rows = []
-    for place in _shared(subject.tensors, reference, places):
-        r = np.asarray(reference[place.tensor], dtype=np.float64)
-        allowed = GATE * _largest(r) + GATE_OF_NETWORK * scales[place.stage]
-        rows.append(judge(place, subject[place.tensor], r, np.full(r.shape, allowed)))
-    return rows
+    return {
+        p.tensor: GATE * _largest(reference[p.tensor]) + GATE_OF_NETWORK * scales[p.stage]
+        for p in places
+        if p.tensor in reference
+    }
+
+
+def compare_whole(subject: Trace, reference: Trace, places: Sequence[Place]) -> list[Row]:
+    """The float64 gate: both runs as a whole."""
+    allowed = gate(reference, places)
+    return [
+        judge(place, subject[place.tensor], reference[place.tensor], allowed[place.tensor])
+        for place in _shared(subject.tensors, reference, places)
+    ]
 
 
 def compare_local(
@@ -99,13 +107,14 @@ def settled(whole: Sequence[Row], local: Sequence[Row], own: Sequence[Row]) -> l
     return [row if row.passed else replace(known[row.tensor], note=NEAR_A_KINK) for row in whole]
 
 
-def judge(place: Place, subject: Any, reference: Any, allowed: np.ndarray) -> Row:
-    """One tensor: every element against what is allowed there."""
+def judge(place: Place, subject: Any, reference: Any, allowed: np.ndarray | float) -> Row:
+    """One tensor: every element against what is allowed there, or anywhere."""
     s, r = np.asarray(subject), np.asarray(reference)
+    allowed = np.broadcast_to(allowed, r.shape)
     if s.shape != r.shape:
         note = f"shape {s.shape} where the reference has {r.shape}"
         return Row(place.tensor, place.computed_by, r.shape, np.inf, (), np.nan, np.nan, np.inf, 0.0, r.size, r.size,
-                   np.inf, np.inf, np.inf, note)  # fmt: skip
+                   np.inf, np.inf, np.inf, note=note)  # fmt: skip
     with np.errstate(all="ignore"):
         difference = _difference(s, r)
         budgets = np.where(difference == 0, 0.0, difference / allowed)
@@ -114,18 +123,20 @@ def judge(place: Place, subject: Any, reference: Any, allowed: np.ndarray) -> Ro
         ulp = np.where(difference == 0, 0.0, difference / np.spacing(np.abs(r)))
     worst = np.unravel_index(int(np.argmax(budgets)), r.shape) if r.size else ()
     index = tuple(int(i) for i in worst)
-    at: Any = index if r.size else np.s_[:0]
-    first = lambda array: float(array[at]) if r.size else 0.0  # noqa: E731
+
+    def at_worst(array: np.ndarray) -> float:
+        return float(array[index]) if r.size else 0.0
+
     return Row(
         tensor=place.tensor,
         computed_by=place.computed_by,
         shape=r.shape,
-        budgets=first(budgets),
+        budgets=at_worst(budgets),
         index=index,
-        subject=first(s),
-        reference=first(r),
-        difference=first(difference),
-        allowed=first(allowed),
+        subject=at_worst(s),
+        reference=at_worst(r),
+        difference=at_worst(difference),
+        allowed=at_worst(allowed),
         outside=int(np.count_nonzero(budgets > 1)),
         size=r.size,
         largest_absolute=_largest(difference),

@@ -101,7 +101,7 @@ class _Trial:
     y: np.ndarray
     places: list[Place]
     reference: Trace
-    bounds: Mapping[str, np.ndarray] | None
+    allowed: Mapping[str, Any]  # how far each tensor may be off, in the way that its dtype is judged
 
     @classmethod
     def of(cls, spec: Spec, batch: int, seed: int) -> _Trial:
@@ -112,53 +112,66 @@ class _Trial:
         y = probe.labels(network.output_shape, batch, seed, network.labels)
         reference = keras.run(spec, weights, x, y)
         places = list(flow(network.layers, spec.loss_name, spec.optimizer_name))
-        bounds = oracle.bounds(spec, weights, reference, y) if spec.dtype == "float32" else None
-        return cls(spec, weights, x, y, places, reference, bounds)
+        if spec.dtype == "float64":
+            return cls(spec, weights, x, y, places, reference, compare.gate(reference, places))
+        bounds = oracle.bounds(spec, weights, reference, y)
+        return cls(spec, weights, x, y, places, reference, {name: 2 * bound for name, bound in bounds.items()})
 
     def rows(self, settle: Callable[[Operation], Mapping[str, Any]]) -> list[Row]:
         """What the checker says of this network when `settle` has its way with the operations."""
-        if self.bounds is None:
+        if self.spec.dtype == "float64":
             subject = scratch.run_with(self.spec, self.weights, self.x, self.y, settle)
             return compare.compare_whole(subject, self.reference, self.places)
         replayed = scratch.replay(self.spec, self.weights, self.reference, self.y, settle=settle)
-        return compare.compare_local(replayed, self.bounds, self.reference, self.places)
+        bounds = {name: allowed / 2 for name, allowed in self.allowed.items()}
+        return compare.compare_local(replayed, bounds, self.reference, self.places)
 
     def plant(self) -> Iterator[tuple[Mistake, str, str | None]]:
         """(mistake, where it is, where the checker finds it), for every operation where one can be made."""
-        for mistake, index, place in self._plantable():
-            counter = iter(range(10**9))
+        for index, operation in enumerate(self._operations()):
+            for mistake in catalogue():
+                wrong = {} if mistake.equivalent else mistake.apply(operation) or {}
+                place = self._place(operation, wrong)
+                if place is not None:
+                    yield mistake, place, self._judged(operation, wrong) or self._first_wrong(index, wrong)
 
-            def settle(
-                operation: Operation, mistake: Mistake = mistake, index: int = index, counter: Any = counter
-            ) -> Any:
-                return (mistake.apply(operation) or {}) if next(counter) == index else {}
-
-            rows = self.rows(settle)
-            yield mistake, place, next((row.tensor for row in rows if not row.passed), None)
-
-    def _plantable(self) -> list[tuple[Mistake, int, str]]:
-        found: list[tuple[Mistake, int, str]] = []
-        operations: list[Operation] = []
+    def _operations(self) -> list[Operation]:
+        found: list[Operation] = []
 
         def collect(operation: Operation) -> Mapping[str, Any]:
-            operations.append(operation)
+            found.append(operation)
             return operation.outputs
 
         self.rows(collect)
-        order = {place.tensor: position for position, place in enumerate(self.places)}
-        for index, operation in enumerate(operations):
-            for mistake in catalogue():
-                wrong = None if mistake.equivalent else mistake.apply(operation)
-                place = self._place(operation, wrong or {}, order)
-                if place is not None:
-                    found.append((mistake, index, place))
         return found
 
-    def _place(self, operation: Operation, wrong: Mapping[str, Any], order: Mapping[str, int]) -> str | None:
+    def _judged(self, operation: Operation, wrong: Mapping[str, Any]) -> str | None:
+        """The first of the tensors that come out wrong which the checker calls wrong.
+
+        All tensors before them are the right network's, so where there is one, the whole comparison finds it first too
+        and need not be run.
+        """
+        named = {operation.tensors[output]: value for output, value in wrong.items() if output in operation.tensors}
+        for place in self.places:
+            if place.tensor in named and place.tensor in self.reference:
+                row = compare.judge(
+                    place, named[place.tensor], self.reference[place.tensor], self.allowed[place.tensor]
+                )
+                if not row.passed:
+                    return place.tensor
+        return None
+
+    def _first_wrong(self, index: int, wrong: Mapping[str, Any]) -> str | None:
+        """The first wrong tensor of the whole comparison, with the mistake in the operation of this number."""
+        counter = iter(range(index + 1))
+        rows = self.rows(lambda operation: wrong if next(counter, None) == index else {})
+        return next((row.tensor for row in rows if not row.passed), None)
+
+    def _place(self, operation: Operation, wrong: Mapping[str, Any]) -> str | None:
         """The first tensor that changes; an output without a name shows in the loss. None where there is nothing to
         compare with, as behind a Dropout that drops all."""
         tensors = {operation.tensors.get(output) or self._behind(operation, output) for output in wrong}
-        return min((t for t in tensors if t in self.reference), key=order.__getitem__, default=None)
+        return next((p.tensor for p in self.places if p.tensor in tensors and p.tensor in self.reference), None)
 
     def _behind(self, operation: Operation, output: str) -> str:
         """Where an output without a name shows: a gradient that a penalty is added to, or else the loss."""

@@ -73,7 +73,7 @@ def deserialize(family: str, config: Mapping[str, Any]) -> Any:
     name, arguments = config["class_name"], config.get("config", {})
     if name == "function":  # Keras writes a bare function, such as a loss given by name, this way
         name, arguments = str(arguments), {}
-    return find(family, name).from_config(arguments)  # type: ignore[attr-defined]
+    return find(family, name).from_config(arguments)
 
 
 def serialize(entry: Any) -> Any:

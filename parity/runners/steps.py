@@ -130,7 +130,7 @@ class _Walk:
 
     def backward(self) -> None:
         last = len(self.layers) - 1 if self.by_logits is None else self.by_logits
-        d = self.loss.backward(self.y, self.saved[-1].y, self.logits)
+        d: Any = self.loss.backward(self.y, self.saved[-1].y, self.logits)
         seen = trace.gradient(trace.output(self.layers[last].name))
         if self.by_logits is not None:
             seen = self._gradient_by_z(last)
@@ -149,7 +149,7 @@ class _Walk:
                 if self.gradients[tensor].shape != weight.shape:
                     continue  # a gradient of the wrong shape is reported where it is compared
                 state = optimizer.zero_state(weight)
-                new, _ = optimizer.step(weight, self.gradients[tensor], state)
+                new: Any = optimizer.step(weight, self.gradients[tensor], state)[0]
                 if layer.takes_indices and isinstance(new, Bounded):
                     new = self._row_by_row(new, optimizer, layer, saved, name)
                 inputs = {"w": weight, "g": self.gradients[tensor], **state}
@@ -162,13 +162,14 @@ class _Walk:
         weight and all rows by their magnitudes."""
         weight = np.abs(layer.weights[name])
         _, sizes = layer.transform_backward(saved, np.abs(self.rows))
-        largest, _ = optimizer.step(weight, -sizes[name], optimizer.zero_state(weight))
-        return new.rounded(int(np.max(np.unique(saved.x, return_counts=True)[1])), largest)
+        largest: Any = optimizer.step(weight, -sizes[name], optimizer.zero_state(weight))[0]
+        n = int(np.max(np.unique(saved.x, return_counts=True)[1]))
+        return new.rounded(min(n, 16 + 8 * n**0.5), largest)  # as any sum of n terms
 
     def _activation_backward(self, index: int, dy: Any) -> Any:
         layer, saved = self.chain.layers[index], self.saved[index]
         kind = _parts(layer, self.layers[index])
-        dx = layer.activation.backward(saved.z, saved.y, dy)
+        dx: Any = layer.activation.backward(saved.z, saved.y, dy)
         if kind == "transform":
             return dx
         if kind == "activation":
