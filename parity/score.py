@@ -149,16 +149,15 @@ class _Trial:
         """The first of the tensors that come out wrong which the checker calls wrong.
 
         All tensors before them are the right network's, so where there is one, the whole comparison finds it first too
-        and need not be run.
+        and need not be run. None where none of them is wrong enough, or some have no name in a trace.
         """
-        named = {operation.tensors[output]: value for output, value in wrong.items() if output in operation.tensors}
-        for place in self.places:
-            if place.tensor in named and place.tensor in self.reference:
-                row = compare.judge(
-                    place, named[place.tensor], self.reference[place.tensor], self.allowed[place.tensor]
-                )
-                if not row.passed:
-                    return place.tensor
+        if not set(wrong) <= set(operation.tensors):
+            return None
+        named = {operation.tensors[output]: value for output, value in wrong.items()}
+        for place in (p for p in self.places if p.tensor in named and p.tensor in self.reference):
+            name = place.tensor
+            if not compare.judge(place, named[name], self.reference[name], self.allowed[name]).passed:
+                return name
         return None
 
     def _first_wrong(self, index: int, wrong: Mapping[str, Any]) -> str | None:
