@@ -104,8 +104,8 @@ def check(
 ) -> int:
     """Compare scratchnet with Keras on TensorFlow: every output, the loss, every gradient.
 
-    NAME is sigmoid-500, tanh-16, or the name of a built-in case ("cases" for all of them); FILE is a saved model.keras
-    or a config.json. Without either: both reference networks with all their losses.
+    NAME is sigmoid-500, tanh-16, lenet-5, normalized, or a built-in case ("cases" for all of them); FILE is a saved
+    model.keras or a config.json. Without either: sigmoid-500 and tanh-16 with all their losses.
     """
     from parity import pipeline
 

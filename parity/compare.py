@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,10 @@ class Row:
     """One tensor of one comparison.
 
     budgets: the largest difference in units of what is allowed there; up to 1 is right. index, subject, reference,
-    difference and allowed belong to that worst element. `outside` of `size` elements are out of budget. The relative
-    error and the distance in units in the last place are information: in correct code, elements that cancel are 10 %
-    off. below_noise: the reference is nowhere larger than what is allowed, so zeros would pass. note: why a tensor
-    could not be compared as usual; mode: how the reference ran.
+    difference and allowed belong to that worst element. `outside` of `size` elements are out of budget, the ones that
+    `wrong` marks. The relative error and the distance in units in the last place are information: in correct code,
+    elements that cancel are 10 % off. below_noise: the reference is nowhere larger than what is allowed, so zeros would
+    pass. note: why a tensor could not be compared as usual; mode: how the reference ran.
     """
 
     tensor: str
@@ -50,6 +50,7 @@ class Row:
     largest_relative: float
     largest_ulp: float
     below_noise: bool = False
+    wrong: np.ndarray | None = field(default=None, compare=False, repr=False)
     note: str = ""
     mode: str = ""
 
@@ -142,6 +143,7 @@ def judge(place: Place, subject: Any, reference: Any, allowed: np.ndarray | floa
         largest_absolute=_largest(difference),
         largest_relative=_largest(relative),
         largest_ulp=_largest(ulp),
+        wrong=budgets > 1 if np.any(budgets > 1) else None,
         below_noise=bool(np.all(np.abs(r) <= allowed)),
         note="NaN on both sides" if np.any(np.isnan(s) & np.isnan(r)) else "",
     )

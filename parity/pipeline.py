@@ -106,8 +106,22 @@ def _check(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, modes: Se
         skipped=power.skipped(places, worst, reference, spec.optimizer),
         powerless=power.powerless(rows, reference),
         blind=tuple(blind),
+        kinks=_kinks(rows, scratch.two_sided(spec, weights, reference, y)),
     )
     return check if check.first_wrong is None else _explained(check, spec, weights, x, y, reference)
+
+
+def _kinks(rows: Sequence[Row], two_sided: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """What happens exactly at kinks and ties, where both one-sided derivatives are answers and Keras takes one."""
+    said = []
+    for row in (row for row in rows if row.tensor in two_sided):
+        at = two_sided[row.tensor]
+        count = f"{int(np.count_nonzero(at))} elements of {row.tensor} are exactly at a kink or a tie"
+        if row.passed:
+            said.append(f"{count}: Keras's side was taken")
+        elif row.wrong is not None and not np.any(row.wrong & ~at):
+            said.append(f"{count}: Keras takes the other side there; no other element of it differs")
+    return tuple(said)
 
 
 def _explained(check: Check, spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace) -> Check:

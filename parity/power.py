@@ -79,9 +79,6 @@ def _units(entry: Mapping[str, Any], reference: Trace) -> Iterator[str]:
         dead = int(np.count_nonzero(~np.any(units, axis=0)))
         if dead:
             yield f"{dead} of {units.shape[1]} units of {name} are dead: zero for every sample"
-        at_kink = int(np.count_nonzero(reference[trace.pre_activation(name)] == 0)) if activation == "relu" else 0
-        if at_kink:
-            yield f"{at_kink} elements of {name} are exactly at the kink of relu: Keras takes the slope 0 there"
     if activation in BOUNDED:
         share = float(np.mean(np.isin(y, BOUNDED[activation])))
         if share > SATURATED:

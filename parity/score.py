@@ -11,59 +11,16 @@ import numpy as np
 from parity import cases, compare, oracle, probe
 from parity.compare import Row
 from parity.mistakes import Mistake, catalogue
+from parity.report.score import Planted, Score
 from parity.runners import keras, scratch
 from parity.runners.steps import Operation
 from parity.spec import DTYPES, Spec
 from parity.trace import LOSS, Place, Trace, Weights, flow, gradient
 
-__all__ = ["SIZES", "Planted", "Score", "score"]
+__all__ = ["SIZES", "score"]
 
 SIZES = {"small": (1, 8), "medium": (4, 32), "large": (16, 256)}
 """Name -> (factor of the widths of the inputs, batch)."""
-
-
-@dataclass(frozen=True)
-class Planted:
-    """One mistake in one operation of one network: what became of it."""
-
-    code: str
-    network: str
-    size: str
-    dtype: str
-    place: str  # the first tensor that the mistake changes
-    first_wrong: str | None  # the first tensor that the checker calls wrong
-
-    @property
-    def found(self) -> bool:
-        return self.first_wrong is not None
-
-    @property
-    def located(self) -> bool:
-        return self.first_wrong == self.place
-
-
-@dataclass(frozen=True)
-class Score:
-    """planted: every mistake that can show, everywhere it can be made. alarms: correct networks that were called
-    wrong. unplanted: codes that found no place. equivalent: code -> why it is no mistake."""
-
-    planted: tuple[Planted, ...]
-    correct: int
-    alarms: tuple[str, ...]
-    unplanted: tuple[str, ...]
-    equivalent: Mapping[str, str]
-
-    @property
-    def missed(self) -> tuple[Planted, ...]:
-        return tuple(p for p in self.planted if not p.found)
-
-    @property
-    def misplaced(self) -> tuple[Planted, ...]:
-        return tuple(p for p in self.planted if p.found and not p.located)
-
-    @property
-    def passed(self) -> bool:
-        return bool(self.planted) and not (self.missed or self.alarms or self.unplanted)
 
 
 def score(

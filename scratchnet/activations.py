@@ -64,6 +64,9 @@ class Relu(ActivationFunction):
     def backward(self, x: np.ndarray, y: np.ndarray, dy: np.ndarray) -> np.ndarray:
         return np.where(x > 0, dy, np.zeros_like(dy))
 
+    def two_sided(self, x: np.ndarray) -> np.ndarray:
+        return x == 0
+
 
 @register("leaky_relu")
 class LeakyRelu(ActivationFunction):
@@ -77,6 +80,9 @@ class LeakyRelu(ActivationFunction):
 
     def backward(self, x: np.ndarray, y: np.ndarray, dy: np.ndarray) -> np.ndarray:
         return np.where(x > 0, dy, dy * float32(self.negative_slope))
+
+    def two_sided(self, x: np.ndarray) -> np.ndarray:
+        return x == 0
 
 
 @register("sigmoid")

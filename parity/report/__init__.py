@@ -30,8 +30,9 @@ class Check:
 
     modes: the ways the reference ran (eager, function); each row is the worse of them, and says which.
     skipped: tensors that only one side has, with the reason. powerless: why this check could not have failed; empty
-    where it could. blind: what a mistake could hide behind. vote: where the sides differ, whose gradient finite
-    differences find right, or which arithmetic explains it. end_to_end: whether it matters to a whole float32 run.
+    where it could. blind: what a mistake could hide behind. kinks: which gradients have two right answers.
+    vote: where the sides differ, whose gradient finite differences find right, or which arithmetic explains it.
+    end_to_end: whether that matters to a whole float32 run.
     """
 
     network: str
@@ -42,6 +43,7 @@ class Check:
     skipped: Mapping[str, str]
     powerless: str = ""
     blind: tuple[str, ...] = ()
+    kinks: tuple[str, ...] = ()
     vote: str = ""
     end_to_end: str = ""
 

@@ -17,6 +17,7 @@ back; what JSON has no number for is one of the strings "nan", "inf" and "-inf".
       passed           true where every row is within budget and the check could have failed
       powerless        why it could not have failed; "" where it could
       blind            what a mistake could hide behind on these inputs, a sentence each
+      kinks            gradients exactly at a kink or a tie, where either side is an answer, a sentence each
       vote             where the sides differ: whose gradient finite differences find right; "" where they cannot tell
       end_to_end       where the sides differ: whether it matters to a whole float32 run; "" elsewhere
       skipped          tensor -> why it was not compared
@@ -40,9 +41,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
+from parity.compare import Row
 from parity.report import Check, Report
 
 __all__ = ["SCHEMA_VERSION", "render"]
@@ -76,11 +78,16 @@ def _check(check: Check) -> dict[str, Any]:
         "passed": check.passed,
         "powerless": check.powerless,
         "blind": list(check.blind),
+        "kinks": list(check.kinks),
         "vote": check.vote,
         "end_to_end": check.end_to_end,
         "skipped": check.skipped,
-        "rows": [asdict(row) for row in check.rows],
+        "rows": [_row(row) for row in check.rows],
     }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {field.name: getattr(row, field.name) for field in fields(row) if field.repr}  # not the array of elements
 
 
 def _strict(node: Any) -> Any:

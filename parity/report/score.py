@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from parity.mistakes import Mistake
-    from parity.score import Planted, Score
 
-__all__ = ["render_catalogue", "render_score"]
+__all__ = ["Planted", "Score", "render_catalogue", "render_score"]
 
 SHOWN = 20  # of the mistakes that were missed or misplaced
+
+
+@dataclass(frozen=True)
+class Planted:
+    """One mistake in one operation of one network: what became of it."""
+
+    code: str
+    network: str
+    size: str
+    dtype: str
+    place: str  # the first tensor that the mistake changes
+    first_wrong: str | None  # the first tensor that the checker calls wrong
+
+    @property
+    def found(self) -> bool:
+        return self.first_wrong is not None
+
+    @property
+    def located(self) -> bool:
+        return self.first_wrong == self.place
+
+
+@dataclass(frozen=True)
+class Score:
+    """planted: every mistake that can show, everywhere it can be made. alarms: correct networks that were called
+    wrong. unplanted: codes that found no place. equivalent: code -> why it is no mistake."""
+
+    planted: tuple[Planted, ...]
+    correct: int
+    alarms: tuple[str, ...]
+    unplanted: tuple[str, ...]
+    equivalent: Mapping[str, str]
+
+    @property
+    def missed(self) -> tuple[Planted, ...]:
+        return tuple(p for p in self.planted if not p.found)
+
+    @property
+    def misplaced(self) -> tuple[Planted, ...]:
+        return tuple(p for p in self.planted if p.found and not p.located)
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.planted) and not (self.missed or self.alarms or self.unplanted)
 
 
 def render_catalogue(mistakes: Sequence[Mistake]) -> str:

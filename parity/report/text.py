@@ -100,6 +100,8 @@ def _check(check: Check, columns: dict[_Column, int], width: int | None, marks: 
             yield from _prose(f"note: {row.tensor}: {row.note}", width)
     for tensor, reason in check.skipped.items():
         yield from _prose(f"not compared: {tensor}: {reason}", width)
+    for sentence in check.kinks:
+        yield from _prose(sentence, width)
     for sentence in check.blind:
         yield from _prose(f"could not be seen: {sentence}", width)
     if check.powerless:

@@ -18,7 +18,7 @@ from parity.trace import Trace, Weights
 from scratchnet import losses, optimizers
 from scratchnet.sequential import Chain
 
-__all__ = ["Network", "build", "knows_optimizer", "loss", "replay", "require_labels", "run", "run_with"]
+__all__ = ["Network", "build", "knows_optimizer", "loss", "replay", "require_labels", "run", "run_with", "two_sided"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,22 @@ def run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Trace:
         tensors[trace.gradient(trace.INPUT)] = backward.dx
     tensors.update(_updated(chain, described, tensors, optimizers.get(spec.optimizer)))
     return Trace(tensors, {"runner": "scratch", "dtype": spec.dtype, "numpy": np.__version__})
+
+
+def two_sided(spec: Spec, weights: Weights, reference: Trace, y: np.ndarray) -> dict[str, np.ndarray]:
+    """Gradient -> where it has two right answers, because what was put in is exactly at a kink or a tie; booleans in
+    its shape."""
+    found: dict[str, np.ndarray] = {}
+
+    def look(operation: Operation) -> Mapping[str, Any]:
+        if operation.direction == "backward" and "dx" in operation.tensors:
+            at = operation.entry.two_sided(operation["x"])
+            if at is not None and np.any(at):
+                found[operation.tensors["dx"]] = at
+        return {}
+
+    replay(spec, weights, reference, y, settle=look)
+    return found
 
 
 def loss(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> np.ndarray:

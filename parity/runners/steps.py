@@ -164,7 +164,7 @@ class _Walk:
         _, sizes = layer.transform_backward(saved, np.abs(self.rows))
         largest: Any = optimizer.step(weight, -sizes[name], optimizer.zero_state(weight))[0]
         n = int(np.max(np.unique(saved.x, return_counts=True)[1]))
-        return new.rounded(min(n, 16 + 8 * n**0.5), largest)  # as any sum of n terms
+        return new.rounded(min(n, 16 + 2 * n**0.5), largest)  # of 6,000 equal indices TensorFlow used 11 % of it
 
     def _activation_backward(self, index: int, dy: Any) -> Any:
         layer, saved = self.chain.layers[index], self.saved[index]

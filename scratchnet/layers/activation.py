@@ -50,6 +50,9 @@ class ThresholdedRelu(activations.Relu):
             dx = np.where(x < self.max_value if relu6 else x <= self.max_value, dx, zero)
         return dx + np.where(x < self.threshold, dy * self.negative_slope, zero) if self.negative_slope else dx
 
+    def two_sided(self, x: np.ndarray) -> np.ndarray:
+        return (x == self.threshold) | (x == self.max_value)
+
 
 @register("ReLU")
 class ReLU(ActivationLayer):

@@ -58,6 +58,13 @@ class MaxPooling2D(Layer):
         pieces = [np.where(saved.terms == k, dz, nothing) for k in range(self.pool_size[0] * self.pool_size[1])]
         return self.windows.scatter(pieces, saved.x.shape), {}
 
+    def two_sided(self, x: np.ndarray) -> np.ndarray:
+        """The cells that share the maximum of a window with another one."""
+        cells = self.windows.cells(x, fill=-np.inf)
+        z = reduce(np.fmax, cells)
+        shared = sum((cell == z).astype(int) for cell in cells) > 1
+        return self.windows.scatter([(shared & (cell == z)).astype(x.dtype) for cell in cells], x.shape) > 0
+
 
 def _winners(cells: list[np.ndarray], first: np.ndarray) -> np.ndarray:
     """The position of each window's first maximum, searched from position `first` on; the shape of one of `cells`."""

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.compare import GATE, GATE_OF_NETWORK, Row, compare_local, compare_whole, judge
+from parity.compare import GATE, GATE_OF_NETWORK, NEAR_A_KINK, Row, compare_local, compare_whole, judge, settled
 from parity.errors import NothingConcluded
 from parity.trace import Place, Trace
 
@@ -44,7 +44,9 @@ def test_the_slightest_difference_is_infinitely_many_budgets_where_nothing_is_al
 
 
 def test_exactly_the_budget_passes_and_the_next_number_does_not() -> None:
-    assert judged([1.0], [0.0]).passed
+    exactly = judged([1.0], [0.0])
+    assert exactly.passed
+    assert exactly.outside == 0
     assert not judged([np.nextafter(np.float32(1), np.float32(2))], [0.0]).passed
 
 
@@ -52,6 +54,14 @@ def test_units_in_the_last_place_are_those_of_the_reference() -> None:
     one = np.float32(1)
     assert judged([one + np.float32(2**-22)], [one]).largest_ulp == 2.0
     assert judged([3.0], [2.0]).largest_relative == 0.5
+    assert judged([3.0], [2.0]).largest_ulp == 2.0**22
+
+
+def test_below_noise_is_a_reference_that_zeros_would_pass_for() -> None:
+    assert judged([0.0, 0.0], [0.5, -1.0]).below_noise
+    assert not judged([0.5, -2.0], [0.5, -2.0]).below_noise
+    assert not judged([0.5, 2.0], [0.5, 2.0]).below_noise
+    assert judge(HERE, np.zeros(2), np.zeros((2, 1)), np.ones((2, 1))).below_noise is False  # not known
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
@@ -70,6 +80,7 @@ def test_one_side_alone_that_is_no_number_is_wrong_whatever_is_allowed(
 ) -> None:
     row = judged([0.0, subject], [0.5, reference], allowed)
     assert (row.budgets, row.index, row.outside) == (INF, (1,), 1)
+    assert (row.difference, row.note) == (INF, "")
 
 
 def test_a_budget_that_is_nan_allows_nothing() -> None:
@@ -83,6 +94,10 @@ def test_a_shape_that_differs_is_never_broadcast(shape: tuple[int, ...]) -> None
     assert (row.outside, row.size, row.shape) == (6, 6, (2, 3))
     assert str(shape) in row.note
     assert "(2, 3)" in row.note
+    assert (row.tensor, row.computed_by) == (HERE.tensor, HERE.computed_by)
+    assert (row.index, row.difference, row.allowed) == ((), INF, 0.0)
+    assert np.isnan([row.subject, row.reference]).all()
+    assert (row.largest_absolute, row.largest_relative, row.largest_ulp) == (INF, INF, INF)
 
 
 def test_a_scalar_has_an_empty_index() -> None:
@@ -139,11 +154,17 @@ def test_a_tensor_that_is_only_rounding_is_judged_on_the_scale_of_the_network() 
     assert all(row.passed for row in compare_whole(Trace(other), Trace(noise), FLOW))
 
 
-def test_infinities_and_nan_in_the_reference_do_not_widen_the_gate() -> None:
-    r = RIGHT | {"dense/output": np.float64([INF, NAN, 2.0])}
-    s = RIGHT | {"dense/output": np.float64([INF, NAN, 2.0 + 1e-9])}
+@pytest.mark.parametrize("values", [(INF, NAN), (INF, -INF), (NAN, NAN)])
+def test_infinities_and_nan_in_the_reference_do_not_widen_the_gate(values: tuple[float, float]) -> None:
+    r = RIGHT | {"dense/output": np.float64([*values, 2.0])}
+    s = RIGHT | {"dense/output": np.float64([*values, 2.0 + 1e-9])}
     row = compare_whole(Trace(s), Trace(r), FLOW)[0]
     assert (row.passed, row.index, row.outside) == (False, (2,), 1)
+
+
+def test_a_stage_that_was_not_recorded_takes_no_part() -> None:
+    update = Place("dense/kernel.updated", "SGD update", "update")
+    assert [row.tensor for row in compare_whole(Trace(RIGHT), Trace(RIGHT), [*FLOW, update])] == list(RIGHT)
 
 
 def test_only_what_both_sides_have_is_compared() -> None:
@@ -169,3 +190,34 @@ def test_two_right_results_may_be_twice_the_bound_apart() -> None:
     rows = compare_local(replayed, bounds, Trace(RIGHT), FLOW)
     assert [row.budgets for row in rows] == [1.0] * 4
     assert all(row.passed for row in rows)
+
+
+# -- beyond the gate, and right all the same ---------------------------------------------------------------------------
+
+
+def rows(**budgets: float) -> list[Row]:
+    """A row for each tensor, so many budgets off."""
+    return [judge(Place(name, "it", "forward"), [off], [0.0], np.ones(1)) for name, off in budgets.items()]
+
+
+def test_rows_beyond_the_gate_become_local_ones_where_every_operation_of_both_sides_is_right() -> None:
+    whole, local = rows(input=0.0, z=0.5, y=7.0), rows(z=0.2, y=0.3)
+    first, second, third = settled(whole, local, rows(z=0.1, y=0.9))
+    assert [first, second] == whole[:2]
+    assert (third.tensor, third.budgets, third.note) == ("y", 0.3, NEAR_A_KINK)
+    assert "kink" in third.note
+
+
+@pytest.mark.parametrize(
+    ("whole", "local", "own"),
+    [
+        (rows(z=0.5, y=1.0), rows(z=0.2, y=0.3), rows(z=0.2, y=0.3)),  # nothing is beyond the gate
+        (rows(z=0.5, y=0.6), rows(z=0.2, y=3.0), rows(z=0.2, y=3.0)),
+        (rows(z=0.5, y=7.0), rows(z=0.2, y=3.0), rows(z=0.2, y=0.3)),  # an operation of the subject is wrong
+        (rows(z=0.5, y=7.0), rows(z=0.2, y=0.3), rows(z=0.2, y=3.0)),  # one of the reference is
+        (rows(z=0.5, y=7.0), rows(z=0.2), rows(z=0.2)),  # the tensor beyond the gate was not looked at
+        (rows(z=7.0, y=7.0), rows(z=0.2), rows(z=0.2)),
+    ],
+)
+def test_the_rows_of_the_gate_stand_in_every_other_case(whole: list[Row], local: list[Row], own: list[Row]) -> None:
+    assert settled(whole, local, own) == whole

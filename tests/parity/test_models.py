@@ -47,7 +47,7 @@ def resolved(model: Any, loss: Any = None) -> models.Subject:
 def test_no_model_is_both_networks_with_all_their_losses() -> None:
     subjects = models.resolve(None, None, seed=3)
     assert [(s.spec.name, s.spec.loss) for s in subjects] == [
-        (name, loss) for name, (_, losses) in cases.NETWORKS.items() for loss in losses
+        (name, loss) for name in cases.REFERENCE for loss in cases.NETWORKS[name].losses
     ]
     assert all(s.weights is None and s.spec.seed == 3 for s in subjects)
 

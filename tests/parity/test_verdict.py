@@ -107,7 +107,7 @@ def test_a_formula_that_is_wrong_is_not_taken_for_reduced_precision(monkeypatch:
 
 
 class TestBlindSpots:
-    def seen(self, stack, shape, x=None, weights=None, loss="mse") -> str:
+    def seen(self, stack, shape, x=None, weights=None, loss="mse", what="blind") -> str:
         import keras
 
         model = keras.Sequential([keras.Input(shape), *stack])
@@ -119,7 +119,7 @@ class TestBlindSpots:
         y = np.random.default_rng(1).standard_normal((len(x), *model.output_shape[1:]))
         report = parity.check(model, x, y, modes=("eager",))
         assert report.verdict == "pass"
-        return "\n".join(sentence for check in report.checks for sentence in check.blind)
+        return "\n".join(sentence for check in report.checks for sentence in getattr(check, what))
 
     def test_fresh_keras_weights_have_zero_biases(self, keras) -> None:
         assert "all zero, so that forgetting them looks right: head/bias" in self.seen(
@@ -136,9 +136,18 @@ class TestBlindSpots:
 
     def test_dead_units_and_kinks(self, keras) -> None:
         stack = [keras.layers.Dense(4, "relu", name="r"), keras.layers.Dense(2)]
-        text = self.seen(stack, (5,), weights=lambda w: [w[0] * 0, w[1] * 0 - np.array([1, 0, 0, -1]), *w[2:]])
-        assert "3 of 4 units of r are dead" in text
-        assert "16 elements of r are exactly at the kink of relu" in text
+        weights = lambda w: [w[0] * 0, w[1] * 0 - np.array([1, 0, 0, -1]), *w[2:]]  # noqa: E731
+        assert "3 of 4 units of r are dead" in self.seen(stack, (5,), weights=weights)
+        stack = [keras.layers.Dense(4, "relu", name="r"), keras.layers.Dense(2)]
+        said = self.seen(stack, (5,), weights=weights, what="kinks")
+        assert "16 elements of r/pre_activation.gradient are exactly at a kink or a tie: Keras's side was taken" in said
+
+    def test_ties_in_windows(self, keras) -> None:
+        stack = [keras.layers.MaxPooling2D(), keras.layers.Flatten(), keras.layers.Dense(2)]
+        x = np.ones((3, 4, 4, 1))
+        x[:, :2, :2, 0] = [[1, 2], [3, 4]]
+        said = self.seen(stack, (4, 4, 1), x, what="kinks")
+        assert "36 elements of input.gradient are exactly at a kink or a tie" in said
 
     def test_saturated_units(self, keras) -> None:
         stack = [keras.layers.Dense(4, "tanh", name="t"), keras.layers.Dense(2)]
@@ -154,6 +163,15 @@ class TestBlindSpots:
         """A bias in front of a batch normalisation: the mean takes it away again."""
         stack = [keras.layers.Dense(4, name="d"), keras.layers.BatchNormalization(), keras.layers.Dense(2)]
         assert "zero within rounding, judged on the scale of what was summed: d/bias.gradient" in self.seen(stack, (5,))
+
+
+def test_the_other_side_of_a_kink_is_told_from_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Field case: a derivative of relu that is 1 at 0, on a network that has zeros."""
+    monkeypatch.setattr(activations.Relu, "backward", lambda self, x, y, dy: np.where(x >= 0, dy, np.zeros_like(dy)))
+    report = parity.check("relu-at-zero", modes=("eager",))
+    assert report.verdict == "fail"
+    for check in report.checks:
+        assert any("Keras takes the other side there; no other element of it differs" in said for said in check.kinks)
 
 
 def test_nothing_can_be_concluded_from_zero_gradients(keras) -> None:
