@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import special
 
 from parity import budget, probe
-from parity.budget import FLOAT32, Bounded, Condition, UnboundedOperation
+from parity.budget import FLOAT32, FLOAT64, Arithmetic, Bounded, Condition, UnboundedOperation
 from scratchnet import registry
 from scratchnet.activations import Relu
 from scratchnet.layers import Layer
@@ -221,27 +221,30 @@ def test_arrays_without_bounds_may_stand_among_bounded_ones(where: str) -> None:
     assert_honest(lambda a: np.concatenate(order(a * 0.3)), a)
 
 
+MOVES: list[Function] = [
+    lambda v: np.reshape(v, (25, 40)),
+    lambda v: v.reshape(-1),
+    np.transpose,
+    lambda v: v.T,
+    lambda v: v.transpose(1, 0),
+    lambda v: v[3:9, ::2],
+    lambda v: v[:, np.newaxis],
+    lambda v: np.flip(v, 0),
+    lambda v: np.take(v, [3, 1, 3], axis=1),
+    lambda v: np.take_along_axis(v, np.arange(40)[:, np.newaxis] % 25, axis=1),
+    lambda v: np.moveaxis(v, 0, 1),
+    lambda v: np.expand_dims(v, 0),
+    lambda v: np.squeeze(np.expand_dims(v, 0), 0),
+    lambda v: np.broadcast_to(v, (2, *SHAPE)),
+    lambda v: np.repeat(v, 2, axis=0),
+    lambda v: np.tile(v, (2, 1)),
+    lambda v: np.lib.stride_tricks.sliding_window_view(v, 3, axis=0),
+]
+
+
 def test_rearrangements_move_bounds_along() -> None:
     a = Bounded(normal(1)) * 0.3
-    moves: list[Function] = [
-        lambda v: np.reshape(v, (25, 40)),
-        lambda v: v.reshape(-1),
-        np.transpose,
-        lambda v: v.T,
-        lambda v: v[3:9, ::2],
-        lambda v: v[:, np.newaxis],
-        lambda v: np.flip(v, 0),
-        lambda v: np.take(v, [3, 1, 3], axis=1),
-        lambda v: np.take_along_axis(v, np.arange(40)[:, np.newaxis] % 25, axis=1),
-        lambda v: np.moveaxis(v, 0, 1),
-        lambda v: np.expand_dims(v, 0),
-        lambda v: np.squeeze(np.expand_dims(v, 0), 0),
-        lambda v: np.broadcast_to(v, (2, *SHAPE)),
-        lambda v: np.repeat(v, 2, axis=0),
-        lambda v: np.tile(v, (2, 1)),
-        lambda v: np.lib.stride_tricks.sliding_window_view(v, 3, axis=0),
-    ]
-    for move in moves:
+    for move in MOVES:
         moved = move(a)
         np.testing.assert_array_equal(moved.value, move(a.value))
         np.testing.assert_array_equal(moved.bound(), move(a.bound()))
@@ -268,6 +271,133 @@ def test_every_function_that_is_known_is_tested() -> None:
 def test_what_has_no_rule_is_refused_by_name(call: Function, name: str) -> None:
     with pytest.raises(UnboundedOperation, match=name):
         call(Bounded(normal(1)))
+
+
+# -- what the bounds are -----------------------------------------------------------------------------------------------
+
+# Each arithmetic here has one kind of error only, so that a bound counts what it is made of.
+ROUNDS = Arithmetic(np.dtype("float32"), unit=1.0, tiny=0.0)
+FLUSHES = Arithmetic(np.dtype("float32"), unit=0.0, tiny=1.0)
+EXACT = Arithmetic(np.dtype("float32"), unit=0.0, tiny=0.0)
+
+ROUNDINGS = {np.sqrt: 2, np.tanh: 16, special.expit: 16, special.erfc: 16, np.exp: 8, np.expm1: 8, np.log: 8, np.log1p: 8}
+
+
+@pytest.mark.parametrize("ufunc", ROUNDINGS, ids=name_of)
+def test_a_function_costs_as_many_roundings_as_the_table_says(ufunc: np.ufunc) -> None:
+    y = ufunc(Bounded([0.3, 1.7], arithmetic=ROUNDS))
+    np.testing.assert_allclose(y.bound(), ROUNDINGS[ufunc] * np.abs(y.value), rtol=1e-15)
+
+
+def interval(function: Function, a: Bounded, *others: Any) -> np.ndarray:
+    """How far a monotone function moves when its operands take the ends of their intervals."""
+    ends: list[Any] = [[operand.value - operand.bound(), operand.value + operand.bound()] for operand in (a, *others)]
+    centre = function(*(operand.value for operand in (a, *others)))
+    corners = [[end] for end in ends[0]] if not others else [[x, y] for x in ends[0] for y in ends[1]]
+    return np.max([np.abs(function(*corner) - centre) for corner in corners], axis=0)
+
+
+@pytest.mark.parametrize("ufunc", [u for u in UNARY if u not in (np.square, np.sign, np.tanh)], ids=name_of)
+def test_an_inherited_error_is_what_the_ends_of_the_interval_give(ufunc: np.ufunc) -> None:
+    a = Bounded([0.5, 1.0, 2.0], [0.25, 1e-6, 1.5], EXACT)
+    bound, moved = ufunc(a).bound(), interval(ufunc, a)
+    if ufunc in (special.expit, special.erfc):  # the largest slope in the interval, times its half width
+        slope = {special.expit: lambda x: special.expit(x) * special.expit(-x)}
+        steepest = slope.get(ufunc, lambda x: 2 / np.sqrt(np.pi) * np.exp(-(x**2)))(a.value - a.bound())
+        assert np.all(bound >= moved)
+        np.testing.assert_allclose(bound, a.bound() * steepest, rtol=1e-14)
+    else:
+        # a difference of two numbers of that size, known to a part in 1e16, is 1e-6: 1e-9 is left
+        np.testing.assert_allclose(bound, moved, rtol=1e-9)
+
+
+def test_the_slope_of_tanh_is_taken_where_it_is_largest() -> None:
+    a = Bounded([0.5, 1.0, -2.0, 0.1], [0.25, 1e-6, 1.5, 0.2], EXACT)
+    np.testing.assert_allclose(np.tanh(a).bound(), a.bound() / np.cosh([0.25, 1.0, 0.5, 0.0]) ** 2, rtol=1e-5)
+    assert np.all(np.tanh(a).bound() >= interval(np.tanh, a))
+
+
+@pytest.mark.parametrize("ufunc", BINARY, ids=name_of)
+def test_two_inherited_errors_are_what_the_ends_of_both_intervals_give(ufunc: np.ufunc) -> None:
+    a, b = Bounded([3.0, 1.0, 4.0], [0.5, 0.1, 0.0], EXACT), Bounded([2.0, 4.0, 1.0], [0.25, 0.5, 0.5], EXACT)
+    bound = ufunc(a, b).bound()
+    if ufunc in (np.maximum, np.minimum, np.fmax):  # the larger error of the two, whichever is chosen
+        np.testing.assert_array_equal(bound, [0.5, 0.5, 0.5])
+        np.testing.assert_array_equal(ufunc(b, a).bound(), [0.5, 0.5, 0.5])
+        assert np.all(bound >= interval(ufunc, a, b))
+    else:
+        np.testing.assert_allclose(bound, interval(ufunc, a, b), rtol=1e-14)
+
+
+@pytest.mark.parametrize("numerator", [0.0, 3.0])
+def test_a_divisor_that_may_be_zero_allows_anything(numerator: float) -> None:
+    for divisor in (0.5, 0.25, 0.0):
+        quotient = Bounded([numerator], arithmetic=EXACT) / Bounded([divisor], [0.5], EXACT)
+        np.testing.assert_array_equal(quotient.bound(), [np.inf])
+
+
+def test_a_logarithm_of_what_may_be_zero_may_be_anything() -> None:
+    a = Bounded([0.5, 0.25, 0.0], [0.5, 0.5, 0.5], EXACT)
+    np.testing.assert_array_equal(np.log(a).bound(), [np.inf] * 3)
+    np.testing.assert_array_equal(np.log1p(a - 1).bound(), [np.inf] * 3)
+
+
+def test_a_root_of_what_may_be_zero_moves_by_the_root() -> None:
+    np.testing.assert_allclose(np.sqrt(Bounded([0.25, 0.0], [1.0, 1.0], EXACT)).bound(), np.sqrt([1.25, 1.0]))
+
+
+def test_a_sign_is_unsure_where_the_error_reaches_zero() -> None:
+    a = Bounded([1.0, 1.0, 0.0, 1.0, -1.0], [0.5, 1.0, 0.0, 2.0, 2.0])
+    np.testing.assert_array_equal(np.sign(a).bound(), [0, 2, 0, 2, 2])
+
+
+def test_a_maximum_has_the_largest_error_of_its_own_row() -> None:
+    a = Bounded([[1.0, 2.0], [3.0, 4.0]], [[0.1, 0.2], [0.7, 0.3]])
+    np.testing.assert_array_equal(np.max(a, axis=-1).bound(), [0.2, 0.7])
+    np.testing.assert_array_equal(np.max(a, axis=0).bound(), [0.7, 0.3])
+    assert np.max(a).bound() == 0.7
+
+
+def test_an_unsure_choice_reaches_the_other_value_and_the_larger_error() -> None:
+    unsure = Bounded([0.0], [1.0]) > 0
+    small, large = Bounded([5.0], [0.1]), Bounded([2.0], [0.4])
+    for a, b in ((small, large), (large, small)):
+        assert np.where(unsure, a, b).bound() == 0.4 + 3.0
+
+
+def test_another_rounding_adds_a_unit_of_what_is_rounded() -> None:
+    a, of = Bounded([2.0, 3.0], [0.5, 0.0], ROUNDS), Bounded([-10.0, 4.0])
+    more = a.rounded(3, of)
+    np.testing.assert_array_equal(more.value, a.value)
+    np.testing.assert_array_equal(more.bound(), [0.5 + 30, 12])
+    assert more.arithmetic is ROUNDS
+
+
+def arithmetic_of(function: Function) -> Any:
+    result = function(Bounded(np.abs(normal(1)) + 1, np.full(SHAPE, 1e-9), FLOAT64))
+    return result.arithmetic if isinstance(result, Bounded) else FLOAT64  # a comparison, an argmax, a shape
+
+
+@pytest.mark.parametrize(
+    "function",
+    [*UNARY, *(lambda a, f=f: f(a, a) for f in BINARY), *MOVES, *(f for each in FUNCTIONS.values() for f in each)]
+    + [lambda a: a @ a.T, lambda a: np.add.reduceat(a, [0, 3]), lambda a: a.rounded(1, a), lambda a: a.astype("f4")],
+)
+def test_a_result_is_judged_in_the_arithmetic_of_its_operands(function: Function) -> None:
+    assert arithmetic_of(function) is FLOAT64
+
+
+def test_infinities_and_nan_pass_without_a_warning() -> None:
+    """NumPy warns of infinity - infinity; here they are values like others, and warnings are errors."""
+    a = Bounded([np.inf, -np.inf], [1.0, 1.0])
+    assert np.isnan(np.sum(a).value)
+    assert np.isnan((a - a).value).all()
+    np.testing.assert_array_equal(a > Bounded([np.inf, -np.inf], [1.0, 1.0]), [False, False])
+
+
+def test_a_padding_with_anything_but_a_constant_is_refused() -> None:
+    with pytest.raises(ValueError, match="edge"):
+        np.pad(Bounded(normal(1)), 1, "edge")
 
 
 # -- long sums ---------------------------------------------------------------------------------------------------------
@@ -325,6 +455,110 @@ def test_a_subnormal_result_may_be_flushed_to_zero(function: Function) -> None:
     assert not outside(np.zeros_like(plain), bounded).any()
 
 
+def spread(n: int) -> np.ndarray:
+    """n values with different leading bits, none of them close to another: i.e. the roundings of their sum differ."""
+    steps = np.arange(n)
+    return np.ldexp(0.5 + (steps % 512) * 2.0**-10, steps // 512)
+
+
+def in_groups(n: int, m: int) -> np.ndarray:
+    """n values, m of each kind. Half of a kind differ from the others in the 23rd bit: so little does not count."""
+    return np.repeat(spread(n // m), m) * (1 + 2.0**-23 * (np.arange(n) % 2))
+
+
+@pytest.mark.parametrize(("n", "sampled"), [(4096, 1), (8192, 2)])
+def test_equal_terms_err_alike(n: int, sampled: int) -> None:
+    """r is the sum of m^2, where m terms are equal; a sum costs 16 + 8 sqrt r roundings, a product 16 + 2 sqrt r."""
+    half, quarter = n // 2, n // 4
+    mixed, close = np.empty(n), np.empty(n)
+    mixed[:half], mixed[half:] = spread(half), in_groups(half, 16) * 2.0**20
+    close[quarter:], close[:quarter] = spread(n - quarter), 0.0
+    near = n // 16  # so close that partial sums cannot tell them apart, and more than 1/64 of all
+    close[:near] = (0.5 + np.arange(near) % 128 * 2.0**-22) * 2.0**30
+    order = rng(n).permutation(n) if sampled == 1 else np.arange(n)
+    rows = {
+        "different": (spread(n), n),
+        "equal": (np.full(n, 3.0), n**2),
+        "in groups": (in_groups(n, 16), 16 * n),
+        "mixed": (mixed, half + 16 * half),
+        "close": (close, max(n - quarter + near, near**2)),
+        "zeros": (np.zeros(n), 0),
+    }
+    terms = np.stack([row[order] for row, _ in rows.values()])
+    r = np.array([expected for _, expected in rows.values()])
+    np.testing.assert_array_equal(budget._alike(terms), r)
+    a = Bounded(terms, arithmetic=ROUNDS)
+    size = terms.sum(axis=-1)
+    np.testing.assert_allclose(np.sum(a, axis=-1).bound(), np.minimum(n, 16 + 8 * np.sqrt(r)) * size, rtol=1e-14)
+    product = a @ np.ones((n, 1))
+    np.testing.assert_allclose(product.bound()[:, 0], np.minimum(n + 1, 16 + 2 * np.sqrt(r)) * size, rtol=1e-14)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_terms_of_a_product_are_equal_where_both_factors_are(flip: bool) -> None:
+    """The smaller operand settles it, unless more of its values are equal than would be by chance; then both count."""
+    n = 256
+    different, pairs, triples, groups = spread(n), in_groups(n, 2), np.append(in_groups(n - 1, 3), 9.0), in_groups(n, 16)
+    r_triples = 3 * (n - 1) + 1
+
+    def r(x: list[np.ndarray], y: list[np.ndarray]) -> list[list[float]]:
+        left, right = np.stack([np.stack(x)] * 2), np.stack([np.stack(y, axis=-1)] * 2)  # a batch of two
+        if flip:
+            left, right = right.swapaxes(-1, -2), left.swapaxes(-1, -2)
+        result = np.broadcast_to(budget._alike_products(left, right), (2, left.shape[-2], right.shape[-1]))
+        np.testing.assert_array_equal(result[0], result[1])
+        return (result[0].T if flip else result[0]).tolist()
+
+    three = [different, groups, triples]
+    assert r([different], three) == [[n] * 3]
+    assert r([pairs], three) == [[2 * n] * 3]  # as few could be chance
+    assert r([triples], three) == [[n, r_triples, r_triples]]
+    assert r([groups], three) == [[n, 16 * n, r_triples]]
+    assert r([different, groups], three) == [[n] * 3, [n, 16 * n, r_triples]]
+    assert r([pairs], [different]) == [[2 * n]] if flip else [[n]]  # of two of the same size, the second is taken
+
+
+def test_short_sums_and_products_cost_a_rounding_for_each_term() -> None:
+    a = rng(9).standard_normal((2, 3, 5))
+    b = rng(10).standard_normal((5, 4))
+    bounded = Bounded(a, arithmetic=ROUNDS)
+    np.testing.assert_allclose((bounded @ b).bound(), 6 * (np.abs(a) @ np.abs(b)), rtol=1e-14)
+    for axis, n in ((-1, 5), (0, 2), ((0, 2), 10), (None, 30)):
+        size = np.abs(a).sum(axis=axis)
+        np.testing.assert_allclose(np.sum(bounded, axis=axis).bound(), np.minimum(n, 16 + 8 * np.sqrt(n)) * size)
+        mean = (np.minimum(n, 16 + 8 * np.sqrt(n)) * size + np.abs(a.sum(axis=axis))) / n  # and one for the division
+        np.testing.assert_allclose(np.mean(bounded, axis=axis).bound(), mean)
+
+
+def test_each_term_may_be_flushed_to_zero_unless_all_are_zero() -> None:
+    a = np.float64([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0], [1.0, -1.0, 0.0], [1.0, 0.0, 0.0]])
+    bounded = Bounded(a, arithmetic=FLUSHES)
+    np.testing.assert_array_equal(np.sum(bounded, axis=1).bound(), [3, 0, 3, 3])
+    np.testing.assert_array_equal((bounded @ np.ones((3, 1))).bound()[:, 0], [3, 0, 3, 3])
+    np.testing.assert_array_equal(np.add.reduceat(bounded.T, [0, 1]).bound(), [[1, 0, 1, 1], [2, 0, 2, 0]])
+
+
+def test_a_product_inherits_the_errors_of_both_sides_and_of_their_product() -> None:
+    x, ex = np.float64([[1.0, -2.0]]), np.float64([[0.5, 0.25]])
+    y, ey = np.float64([[3.0], [-4.0]]), np.float64([[0.125], [2.0]])
+    a, b = Bounded(x, ex, EXACT), Bounded(y, ey, EXACT)
+    assert (a @ b).bound().item() == 0.5 * 3.125 + 0.25 * 6 + 0.125 + 4
+    assert (a @ y).bound().item() == 0.5 * 3 + 0.25 * 4
+    assert (x @ b).bound().item() == 0.125 + 4
+
+
+def test_a_sum_of_slices() -> None:
+    a = rng(11).standard_normal((790, 2))
+    starts, n = [0, 1, 6], np.array([[1], [5], [784]])
+    size = np.add.reduceat(np.abs(a), starts)
+    for sums in (lambda v: np.add.reduceat(v, starts), lambda v: np.add.reduceat(v, starts, axis=0)):
+        bounded = sums(Bounded(a, arithmetic=ROUNDS))
+        np.testing.assert_array_equal(bounded.value, sums(a))
+        np.testing.assert_allclose(bounded.bound(), np.minimum(n, 16 + 8 * np.sqrt(n)) * size, rtol=1e-14)
+        errors = sums(Bounded(a, np.abs(a), EXACT)).bound()
+        np.testing.assert_allclose(errors, size, rtol=1e-14)
+
+
 # -- comparisons -------------------------------------------------------------------------------------------------------
 
 
@@ -345,6 +579,12 @@ def test_a_comparison_of_inexact_values_knows_where_it_is_unsure(ufunc: np.ufunc
     assert isinstance(outcome, Condition)
     np.testing.assert_array_equal(outcome.unsure, [True, True, False, False])
     np.testing.assert_array_equal(outcome.value, ufunc(a, b))
+
+
+def test_two_intervals_that_touch_may_be_equal_and_exact_values_are_never_unsure() -> None:
+    a, b = Bounded([1.0, 1.0, 1.0], [0.5, 0.0, 0.25]), Bounded([2.0, 1.0, 2.0], [0.5, 0.0, 0.5])
+    np.testing.assert_array_equal((a < b).unsure, [True, False, False])
+    assert isinstance(Bounded([5.0], [1.0]) > 0, np.ndarray)  # nobody doubts it
 
 
 def test_both_answers_are_right_where_a_condition_is_unsure_and_only_there() -> None:
