@@ -280,7 +280,16 @@ ROUNDS = Arithmetic(np.dtype("float32"), unit=1.0, tiny=0.0)
 FLUSHES = Arithmetic(np.dtype("float32"), unit=0.0, tiny=1.0)
 EXACT = Arithmetic(np.dtype("float32"), unit=0.0, tiny=0.0)
 
-ROUNDINGS = {np.sqrt: 2, np.tanh: 16, special.expit: 16, special.erfc: 16, np.exp: 8, np.expm1: 8, np.log: 8, np.log1p: 8}
+ROUNDINGS = {
+    np.sqrt: 2,
+    np.tanh: 16,
+    special.expit: 16,
+    special.erfc: 16,
+    np.exp: 8,
+    np.expm1: 8,
+    np.log: 8,
+    np.log1p: 8,
+}
 
 
 @pytest.mark.parametrize("ufunc", ROUNDINGS, ids=name_of)
@@ -498,7 +507,12 @@ def test_equal_terms_err_alike(n: int, sampled: int) -> None:
 def test_the_terms_of_a_product_are_equal_where_both_factors_are(flip: bool) -> None:
     """The smaller operand settles it, unless more of its values are equal than would be by chance; then both count."""
     n = 256
-    different, pairs, triples, groups = spread(n), in_groups(n, 2), np.append(in_groups(n - 1, 3), 9.0), in_groups(n, 16)
+    different, pairs, triples, groups = (
+        spread(n),
+        in_groups(n, 2),
+        np.append(in_groups(n - 1, 3), 9.0),
+        in_groups(n, 16),
+    )
     r_triples = 3 * (n - 1) + 1
 
     def r(x: list[np.ndarray], y: list[np.ndarray]) -> list[list[float]]:
