@@ -34,7 +34,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from scipy import special
 
-__all__ = ["FLOAT32", "FLOAT64", "Arithmetic", "Bounded", "Condition", "UnboundedOperation"]
+__all__ = ["FLOAT32", "FLOAT64", "Arithmetic", "Bounded", "Condition", "UnboundedOperation", "roundings"]
 
 
 @dataclass(frozen=True)
@@ -321,6 +321,12 @@ def _matmul(like: Bounded, a: Any, b: Any) -> Bounded:
     if np.any(_error(b)):
         inherited = inherited + np.abs(x) @ np.broadcast_to(_error(b), y.shape)
     return Bounded(x @ y, inherited + np.where(size == 0, 0.0, n * like.arithmetic.tiny), like.arithmetic)
+
+
+def roundings(terms: np.ndarray) -> float:
+    """How many units of roundoff it costs at most to add terms one after another: (..., n) -> the worst of all."""
+    n = terms.shape[-1]
+    return float(np.max(np.minimum(n, 16 + 2 * np.sqrt(_alike(terms)))))
 
 
 def _alike_products(x: np.ndarray, y: np.ndarray) -> np.ndarray:

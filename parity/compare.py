@@ -111,11 +111,11 @@ def settled(whole: Sequence[Row], local: Sequence[Row], own: Sequence[Row]) -> l
 def judge(place: Place, subject: Any, reference: Any, allowed: np.ndarray | float) -> Row:
     """One tensor: every element against what is allowed there, or anywhere."""
     s, r = np.asarray(subject), np.asarray(reference)
-    allowed = np.broadcast_to(allowed, r.shape)
     if s.shape != r.shape:
         note = f"shape {s.shape} where the reference has {r.shape}"
         return Row(place.tensor, place.computed_by, r.shape, np.inf, (), np.nan, np.nan, np.inf, 0.0, r.size, r.size,
                    np.inf, np.inf, np.inf, note=note)  # fmt: skip
+    allowed = np.broadcast_to(allowed, r.shape)
     with np.errstate(all="ignore"):
         difference = _difference(s, r)
         budgets = np.where(difference == 0, 0.0, difference / allowed)

@@ -245,7 +245,7 @@ class _Compared:
         named = {name: array.astype(case.dtype) for name, array in zip(network.weights, drawn, strict=True)}
         x, y = _inputs(case, network), probe.labels(network.output_shape, case.batch, case.seed, network.labels)
         places = list(flow(network.layers, spec.loss_name, spec.optimizer_name))
-        judge = pipeline._whole if case.dtype == "float64" else pipeline._local
+        judge = pipeline.judge_whole if case.dtype == "float64" else pipeline.judge_local
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter(
                 "ignore"

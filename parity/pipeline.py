@@ -43,6 +43,7 @@ def check(
     batch: int | None = None,
     seed: int = 0,
     modes: Sequence[str] = MODES,
+    training: bool = True,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Report:
     """Compare scratchnet with Keras on TensorFlow: outputs, loss and every gradient.
@@ -50,7 +51,9 @@ def check(
     model: a Keras Sequential (compiled, or with `loss`), the name of a built-in network or case, a path to a `.keras`
     or `.json` file, a Spec, or None for both reference networks with all their losses. x, y: samples and labels;
     without them digits where the network takes 28x28 pixels, else a designed probe. dtype: float32, float64 or both.
-    data, batch: which digits and how many; seed: of weights and probe. progress: called with what is being done.
+    data, batch: which digits and how many; seed: of weights and probe; modes: how Keras runs, of eager, function and
+    xla; training: whether layers such as Dropout and BatchNormalization run as in training, or as in inference.
+    progress: called with what is being done.
 
     Raises UsageError, FileError or NothingConcluded (all `parity.errors.ParityError`).
     """
@@ -66,7 +69,10 @@ def check(
     inputs = _Inputs(x, y, data, batch or BATCH, seed)
     checks = []
     for subject in subjects:
+        subject = subject if training else replace(subject, spec=replace(subject.spec, training=False))
         network = scratch.Network.of(subject.spec)
+        if network.drops and "xla" in modes:
+            raise UsageError(f"modes: {network.name} drops cells at random, and XLA draws other ones; leave xla out")
         weights = {n: _representable(w) for n, w in (subject.weights or probe.weights(network.weights, seed)).items()}
         samples, labels = inputs.for_network(network)
         scratch.require_labels(subject.spec, labels, (len(samples), *network.output_shape))
@@ -88,7 +94,7 @@ def _check(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, modes: Se
     weights = {name: array.astype(spec.dtype) for name, array in weights.items()}
     network = scratch.Network.of(spec)
     places = list(flow(network.layers, spec.loss_name, spec.optimizer_name))
-    judge = _whole if spec.dtype == "float64" else _local
+    judge = judge_whole if spec.dtype == "float64" else judge_local
     worst: dict[str, Row] = {}
     for mode in modes:
         reference = keras.run(spec, weights, x, y, mode)
@@ -162,7 +168,7 @@ def _end_to_end(floors: Mapping[str, float]) -> str:
     return f"end to end it does not matter: no tensor of the whole run is more than {far:.2g} times the rounding off"
 
 
-def _whole(
+def judge_whole(
     spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace, places: list[Any]
 ) -> list[Row]:
     subject = scratch.run(spec, weights, x, y)
@@ -172,10 +178,10 @@ def _whole(
     own = compare.compare_local(
         scratch.replay(spec, weights, subject, y), oracle.bounds(spec, weights, subject, y), subject, places
     )
-    return compare.settled(rows, _local(spec, weights, x, y, reference, places), own)
+    return compare.settled(rows, judge_local(spec, weights, x, y, reference, places), own)
 
 
-def _local(
+def judge_local(
     spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace, places: list[Any]
 ) -> list[Row]:
     bounds = oracle.bounds(spec, weights, reference, y)

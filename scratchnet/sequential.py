@@ -61,6 +61,7 @@ class Chain:
         self.dtype = dtype_name(dtype) or "float32"
         self.layers: list[Layer] = []
         self.input_shape: Shape | None = None
+        self.input_name = "input_layer"
         self.built = False
         for layer in layers:
             self.add(layer)
@@ -170,20 +171,23 @@ class Chain:
         config = {"name": self.name, "trainable": True, "dtype": dtype_policy(self.dtype), "layers": layers}
         if self.input_shape is None:
             return config
-        layers.insert(0, _input_layer(self.input_shape, self.dtype))
+        layers.insert(0, _input_layer(self.input_name, self.input_shape, self.dtype))
         return {**config, "build_input_shape": list(self.input_shape)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Build from the config of a Keras Sequential; weights are created when it carries the input's shape."""
         dtype, shape, layers = config.get("dtype"), config.get("build_input_shape"), []
+        input_name = "input_layer"
         for entry in config["layers"]:
             if entry["class_name"] == "InputLayer":
                 shape = entry["config"].get("batch_shape") or entry["config"].get("batch_input_shape")
                 dtype = dtype or entry["config"].get("dtype")
+                input_name = entry["config"].get("name", input_name)
             else:
                 layers.append(registry.deserialize("layer", entry))
         chain = cls(layers, name=config.get("name", "sequential"), dtype=dtype or "float32")
+        chain.input_name = input_name
         if shape is not None:
             chain.build(tuple(shape))
         return chain
@@ -228,13 +232,13 @@ def penalized(layer: Layer, grads: Mapping[str, np.ndarray]) -> dict[str, np.nda
     return result
 
 
-def _input_layer(shape: Shape, dtype: str) -> dict[str, Any]:
+def _input_layer(name: str, shape: Shape, dtype: str) -> dict[str, Any]:
     config = {
         "batch_shape": list(shape),
         "dtype": dtype,
         "sparse": False,
         "ragged": False,
-        "name": "input_layer",
+        "name": name,
         "optional": False,
     }
     return {"module": "keras.layers", "class_name": "InputLayer", "config": config, "registered_name": None}

@@ -32,6 +32,7 @@ class Network:
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     indices: int | None  # where the input is indices: how many there are
+    drops: bool  # whether a layer draws random cells to drop
     labels: str  # the kind of labels that the loss takes: real, binary, one_hot or integer
 
     @classmethod
@@ -45,6 +46,7 @@ class Network:
             input_shape=_fixed(spec, chain.input_shape),
             output_shape=_fixed(spec, chain.output_shape),
             indices=chain.layers[0].input_dim if chain.layers[0].takes_indices else None,  # type: ignore[attr-defined]
+            drops=spec.training and any(getattr(layer, "rate", 0) not in (0, 1) for layer in chain.layers),
             labels=losses.get(spec.loss).labels,
         )
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from parity import trace
-from parity.budget import Bounded
+from parity.budget import Bounded, roundings
 from scratchnet.activations import Linear
 from scratchnet.layers import Layer, Saved
 from scratchnet.losses import Loss
@@ -159,12 +159,12 @@ class _Walk:
 
     def _row_by_row(self, new: Bounded, optimizer: Optimizer, layer: Layer, saved: Saved, name: str) -> Bounded:
         """Keras adds the rows of equal indices one by one, and each time rounds what is there so far: at most the
-        weight and all rows by their magnitudes."""
+        weight and all rows by their magnitudes. Of 6,000 different rows it used 11 % of what is allowed here."""
         weight = np.abs(layer.weights[name])
         _, sizes = layer.transform_backward(saved, np.abs(self.rows))
         largest: Any = optimizer.step(weight, -sizes[name], optimizer.zero_state(weight))[0]
-        n = int(np.max(np.unique(saved.x, return_counts=True)[1]))
-        return new.rounded(min(n, 16 + 2 * n**0.5), largest)  # of 6,000 equal indices TensorFlow used 11 % of it
+        rows, index = self.rows.value.reshape(-1, weight.shape[-1]), saved.x.reshape(-1)
+        return new.rounded(max(roundings(rows[index == i].T) for i in np.unique(index)), largest)
 
     def _activation_backward(self, index: int, dy: Any) -> Any:
         layer, saved = self.chain.layers[index], self.saved[index]

@@ -1,5 +1,6 @@
 """The budgets, judged by what they promise: no honest float32 evaluation is outside, and little else is inside."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -280,16 +281,8 @@ ROUNDS = Arithmetic(np.dtype("float32"), unit=1.0, tiny=0.0)
 FLUSHES = Arithmetic(np.dtype("float32"), unit=0.0, tiny=1.0)
 EXACT = Arithmetic(np.dtype("float32"), unit=0.0, tiny=0.0)
 
-ROUNDINGS = {
-    np.sqrt: 2,
-    np.tanh: 16,
-    special.expit: 16,
-    special.erfc: 16,
-    np.exp: 8,
-    np.expm1: 8,
-    np.log: 8,
-    np.log1p: 8,
-}
+ROUNDINGS = {np.sqrt: 2, **dict.fromkeys([np.tanh, special.expit, special.erfc], 16)}
+ROUNDINGS |= dict.fromkeys([np.exp, np.expm1, np.log, np.log1p], 8)
 
 
 @pytest.mark.parametrize("ufunc", ROUNDINGS, ids=name_of)
@@ -298,11 +291,10 @@ def test_a_function_costs_as_many_roundings_as_the_table_says(ufunc: np.ufunc) -
     np.testing.assert_allclose(y.bound(), ROUNDINGS[ufunc] * np.abs(y.value), rtol=1e-15)
 
 
-def interval(function: Function, a: Bounded, *others: Any) -> np.ndarray:
+def interval(function: Function, *operands: Bounded) -> np.ndarray:
     """How far a monotone function moves when its operands take the ends of their intervals."""
-    ends: list[Any] = [[operand.value - operand.bound(), operand.value + operand.bound()] for operand in (a, *others)]
-    centre = function(*(operand.value for operand in (a, *others)))
-    corners = [[end] for end in ends[0]] if not others else [[x, y] for x in ends[0] for y in ends[1]]
+    centre = function(*(operand.value for operand in operands))
+    corners = itertools.product(*((each.value - each.bound(), each.value + each.bound()) for each in operands))
     return np.max([np.abs(function(*corner) - centre) for corner in corners], axis=0)
 
 
@@ -389,8 +381,16 @@ def arithmetic_of(function: Function) -> Any:
 
 @pytest.mark.parametrize(
     "function",
-    [*UNARY, *(lambda a, f=f: f(a, a) for f in BINARY), *MOVES, *(f for each in FUNCTIONS.values() for f in each)]
-    + [lambda a: a @ a.T, lambda a: np.add.reduceat(a, [0, 3]), lambda a: a.rounded(1, a), lambda a: a.astype("f4")],
+    [
+        *UNARY,
+        *(lambda a, f=f: f(a, a) for f in BINARY),
+        *MOVES,
+        *(f for each in FUNCTIONS.values() for f in each),
+        lambda a: a @ a.T,
+        lambda a: np.add.reduceat(a, [0, 3]),
+        lambda a: a.rounded(1, a),
+        lambda a: a.astype("float32"),
+    ],
 )
 def test_a_result_is_judged_in_the_arithmetic_of_its_operands(function: Function) -> None:
     assert arithmetic_of(function) is FLOAT64
@@ -465,13 +465,13 @@ def test_a_subnormal_result_may_be_flushed_to_zero(function: Function) -> None:
 
 
 def spread(n: int) -> np.ndarray:
-    """n values with different leading bits, none of them close to another: i.e. the roundings of their sum differ."""
+    """n values that differ in their first bits, so none is close to another."""
     steps = np.arange(n)
     return np.ldexp(0.5 + (steps % 512) * 2.0**-10, steps // 512)
 
 
 def in_groups(n: int, m: int) -> np.ndarray:
-    """n values, m of each kind. Half of a kind differ from the others in the 23rd bit: so little does not count."""
+    """n values, m of each kind. Every second one is off in its 23rd bit: so little does not count."""
     return np.repeat(spread(n // m), m) * (1 + 2.0**-23 * (np.arange(n) % 2))
 
 
@@ -507,12 +507,8 @@ def test_equal_terms_err_alike(n: int, sampled: int) -> None:
 def test_the_terms_of_a_product_are_equal_where_both_factors_are(flip: bool) -> None:
     """The smaller operand settles it, unless more of its values are equal than would be by chance; then both count."""
     n = 256
-    different, pairs, triples, groups = (
-        spread(n),
-        in_groups(n, 2),
-        np.append(in_groups(n - 1, 3), 9.0),
-        in_groups(n, 16),
-    )
+    different, pairs, groups = spread(n), in_groups(n, 2), in_groups(n, 16)
+    triples = np.append(in_groups(n - 1, 3), 9.0)
     r_triples = 3 * (n - 1) + 1
 
     def r(x: list[np.ndarray], y: list[np.ndarray]) -> list[list[float]]:

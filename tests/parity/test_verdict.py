@@ -194,3 +194,27 @@ def test_an_optimizer_that_scratchnet_lacks_is_said(keras) -> None:
 def test_the_command_names_the_data() -> None:
     assert "--data digits" in parity.check("tanh-16", data="digits", dtype="float32", modes=("eager",)).command
     assert "--data" in parity.check("tanh-16", dtype="float32", modes=("eager",)).command
+
+
+def test_dropout_is_not_compared_with_xla_which_draws_other_cells() -> None:
+    with pytest.raises(parity.UsageError, match="normalized drops cells at random, and XLA draws other ones"):
+        parity.check("normalized", modes=("eager", "xla"))
+    assert parity.check("normalized", dtype="float32", modes=("xla",), training=False).passed
+
+
+def test_gradients_near_the_smallest_number_are_not_judged_by_what_is_flushed(keras) -> None:
+    model = keras.Sequential([keras.Input((6,)), keras.layers.LayerNormalization(epsilon=1e-5), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    model.set_weights([w * 1e-15 if w.ndim == 2 else w for w in model.get_weights()])
+    x = np.random.default_rng(3).standard_normal((8, 6)) * 1e-3
+    assert parity.check(model, x, np.full((8, 3), 1e-17), modes=("eager",)).verdict in ("pass", "no power")
+
+
+def test_many_equal_indices_in_a_batch(keras) -> None:
+    """Equal rows are added one by one in Keras, and all err alike."""
+    model = keras.Sequential(
+        [keras.Input((224,)), keras.layers.Embedding(2, 5), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    model.compile("sgd", "mae")
+    x = np.random.default_rng(0).integers(0, 2, (27, 224))
+    assert parity.check(model, x, np.full((27, 2), 1e3), modes=("eager",)).passed

@@ -87,3 +87,15 @@ def test_none_is_linear():
 def test_defaults_that_differ_from_the_layers():
     assert activations.get("leaky_relu").negative_slope == 0.2
     assert activations.get("gelu").approximate is False
+
+
+def test_at_the_kink_the_slope_is_that_of_the_negative_side():
+    """As TensorFlow's: a relu at 0 passes nothing on."""
+    zero, dy = np.array([0.0, -0.0]), np.array([3.0, 3.0])
+    assert not activations.get("relu").backward(zero, zero, dy).any()
+    assert np.array_equal(activations.LeakyRelu(0.25).backward(zero, zero, dy), [0.75, 0.75])
+
+
+def test_the_config_of_a_layer_names_an_activation_unless_it_has_arguments():
+    assert activations.LeakyRelu().as_value() == "leaky_relu"
+    assert activations.LeakyRelu(0.5).as_value()["config"] == {"negative_slope": 0.5}

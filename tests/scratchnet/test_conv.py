@@ -214,6 +214,19 @@ def test_windows_take_the_cells_of_the_formula_and_scatter_gives_them_back(geome
     assert np.array_equal(windows.first_inside(image.shape)[..., 0][seen], first[seen])
 
 
+@given(
+    st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.sampled_from(["same", "valid"]), st.integers(10, 13)
+)
+def test_no_more_is_added_than_the_last_window_needs(length, stride, dilation, padding, size):
+    axis = Axis(length, stride, dilation, padding)
+    before, behind = axis.borders(size)
+    reach = (axis.count(size) - 1) * stride + 1
+    lacking = max(reach + (length - 1) * dilation - size, 0)
+    assert (before, behind) == (lacking // 2, (lacking + 1) // 2)
+    for k in range(length):
+        assert sum(axis.gaps(k, size)) + reach == before + size + behind
+
+
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("arguments", Conv2D.examples)
 def test_config_is_keras_config(arguments, keras):
@@ -235,6 +248,7 @@ def test_weights_have_named_axes():
     assert layer.axes == {"kernel": ("height", "width", "in", "out"), "bias": ("out",)}
     assert {name: weight.shape for name, weight in layer.weights.items()} == {"kernel": (2, 3, 3, 4), "bias": (4,)}
     assert layer.compute_output_shape((None, None, 7, 3)) == (None, None, 5, 4)
+    assert layer.compute_output_shape((None, 5, None, 3)) == (None, 4, None, 4)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +257,7 @@ def test_weights_have_named_axes():
         ({"filters": 0}, "filters must be a positive integer; received 0"),
         ({"kernel_size": (1, 2, 3)}, r"kernel_size: expected a positive integer or two.*received \(1, 2, 3\)"),
         ({"strides": 0}, "strides: expected .* received 0"),
+        ({"dilation_rate": 0}, "dilation_rate: expected .* received 0"),
         ({"padding": "causal"}, "padding: expected one of same, valid; received 'causal'"),
         ({"strides": 2, "dilation_rate": 2}, "not supported, in Keras neither"),
         ({"groups": 2}, r"Conv2D\(groups=2\) is not supported; only groups=1 is"),

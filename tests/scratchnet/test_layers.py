@@ -5,8 +5,8 @@ import importlib
 import numpy as np
 import pytest
 
-from scratchnet import gradcheck
-from scratchnet.layers import Embedding
+from scratchnet import activations, gradcheck, registry, regularizers
+from scratchnet.layers import Conv2D, Dense, Embedding, Flatten, ReLU
 from scratchnet.sequential import penalized
 
 BATCH = 5
@@ -144,3 +144,52 @@ def test_frozen_layers_have_no_trainable_weights(any_layer, rng):
     y, saved = layer.forward(x)
     _, gradients = layer.backward(saved, np.ones_like(y))
     assert not penalized(layer, gradients)
+
+
+@pytest.mark.parametrize("name", registry.entries("layer"))
+def test_each_weight_has_the_regularizer_that_was_given(name):
+    cls = registry.entries("layer")[name]
+    arguments = [argument for argument in cls.arguments() if argument.endswith("_regularizer")]
+    given = {argument: regularizers.L1(0.5) for argument in arguments}
+    layer = cls(**{**cls.examples[0], **given})
+    for argument in arguments:
+        assert layer.regularizer_of(argument.removesuffix("_regularizer")) is given[argument]
+        assert cls(**cls.examples[0]).regularizer_of(argument.removesuffix("_regularizer")) is None
+    assert layer.regularizer_of("another") is None
+
+
+@pytest.mark.parametrize("make", [lambda **k: Dense(3, **k), lambda **k: Conv2D(3, 2, **k)])
+def test_the_activation_is_the_one_that_was_given(make):
+    assert isinstance(make(activation="relu").activation, activations.Relu)
+    assert isinstance(make().activation, activations.Linear)
+
+
+def test_the_json_of_a_layer():
+    """The dtype as a policy of Keras; the shape it was built for, except where Keras builds nothing."""
+    policy = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "float32"}, "registered_name": None}
+    dense = Dense(3, name="it")
+    assert dense.to_json()["config"]["dtype"] == policy
+    assert dense.to_json() == registry.serialize(dense)
+    dense.input_shape = (None, 4)
+    assert dense.to_json() == {**registry.serialize(dense), "build_config": {"input_shape": [None, 4]}}
+    relu = ReLU(name="it", dtype="float64")
+    relu.input_shape = (None, 4)
+    assert relu.to_json() == registry.serialize(relu)
+    assert relu.to_json()["config"]["dtype"] == {**policy, "config": {"name": "float64"}}
+
+
+@pytest.mark.parametrize("units", [0, -1, 2.0, "3"])
+def test_a_dense_layer_of_no_units_is_refused(units):
+    with pytest.raises(ValueError, match="Dense: units must be a positive integer; received"):
+        Dense(units)
+    assert Dense(1).units == 1
+
+
+def test_a_dense_layer_needs_to_know_how_many_features_come_in():
+    with pytest.raises(ValueError, match=r"it: Dense needs the size .* received \(None, None\)"):
+        Dense(3, name="it").build((None, None))
+
+
+def test_the_shape_of_what_is_flattened():
+    assert Flatten().compute_output_shape((7, 2, 3)) == (7, 6)
+    assert Flatten().compute_output_shape((None, 2, None)) == (None, None)

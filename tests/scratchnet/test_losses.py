@@ -78,9 +78,8 @@ def test_finite_differences(any_loss, batch, reduction, weighted, rng, assert_ri
 def test_finite_differences_of_rows_that_do_not_sum_to_one(any_loss, rng, assert_right):
     loss = any_loss()
     given = problem(loss, rng)
-    if given.y.ndim == 1:
-        pytest.skip("integer targets")
-    given = Problem(rng.random(given.y.shape), given.p * rng.uniform(0.2, 0.9, (6, 1)), given.z)
+    y = given.y if given.y.ndim == 1 else rng.random(given.y.shape)  # integer labels have no sum
+    given = Problem(y, given.p * rng.uniform(0.2, 0.9, (6, 1)), given.z)
     assert_right(checked_by_predictions(loss, given.y, predictions(loss, given), None, rng))
     if crosses(any_loss):
         assert_right(checked_by_logits(loss, given, rng))
@@ -258,3 +257,82 @@ def test_labels_out_of_range_are_refused(label, rng):
 def test_unknown_reductions_are_refused(any_loss):
     with pytest.raises(ValueError, match="'gello'; known: sum_over_batch_size"):
         any_loss(reduction="gello")
+
+
+def test_values_of_huber():
+    loss, e = losses.Huber(0.5), np.array([[0.25, -0.5, 2.0, -3.0]])
+    assert loss.forward(np.zeros((1, 4)), e) == (0.25**2 / 2 + 0.5**2 / 2 + (1 - 0.125) + (1.5 - 0.125)) / 4
+    assert np.array_equal(loss.backward(np.zeros((1, 4)), e), np.array([[0.25, -0.5, 0.5, -0.5]]) / 4)
+
+
+def test_the_clip_keeps_sure_predictions_finite_and_gives_them_no_gradient():
+    """The logarithms of EPSILON and of 1 - EPSILON, at each end, for the right and for the wrong label."""
+    low, high = -np.log(EPSILON), -np.log(1 - EPSILON)
+    near_one = np.finfo(np.float64).eps / EPSILON  # 1 - EPSILON is rounded, and its distance from 1 is EPSILON
+    p = np.array([[0.0], [1.0]])
+    binary = losses.BinaryCrossentropy()
+    for y, expected in ((0.0, [high, low]), (1.0, [low, high])):
+        assert np.allclose(binary.per_sample(np.full((2, 1), y), p), expected, rtol=near_one, atol=0)
+        assert not binary.derivative(np.full((2, 1), y), p).any()
+    categorical, sure = CategoricalCrossentropy(), np.array([[1.0, 0.0]])
+    for label, expected in ((0, high), (1, low)):
+        assert categorical.forward(np.eye(2)[[label]], sure) == pytest.approx(expected, rel=near_one)
+        assert not categorical.backward(np.eye(2)[[label]], sure).any()
+
+
+def test_sparse_labels_clip_before_they_renormalise():
+    """So probabilities of 0, 1 and 2 are EPSILON and twice 1 - EPSILON, and none of them has a gradient."""
+    sparse, p, inside = SparseCategoricalCrossentropy(), np.array([[0.0, 1.0, 2.0]]), np.array([[0.25, 2.0, 0.5]])
+    total = EPSILON + 2 * (1 - EPSILON)
+    for label, clipped in enumerate((EPSILON, 1 - EPSILON, 1 - EPSILON)):
+        assert sparse.forward([label], p) == pytest.approx(np.log(total / clipped), rel=1e-12)
+        assert not sparse.backward([label], p).any()
+    share = 1 / (0.75 + 1 - EPSILON)
+    assert np.allclose(sparse.backward([0], inside), [[share - 4, 0, share]], rtol=1e-12)
+    assert np.allclose(sparse.backward([1], inside), [[share, 0, share]], rtol=1e-12)
+
+
+def test_names_and_defaults(any_loss):
+    assert any_loss().name == any_loss.func.default_name
+    assert any_loss(name="mine").name == "mine"
+    assert losses.Huber().delta == 1.0
+    if crosses(any_loss):
+        assert (any_loss.func().from_logits, any_loss.func().label_smoothing) == (False, 0.0)
+
+
+@pytest.mark.parametrize("y", [[2], [2, 1, 0], [[2, 2]], [[0], [1]], [[[0], [1], [2]], [[1], [0], [2]]]], ids=str)
+def test_integer_labels_with_and_without_a_last_axis_of_one(y, rng):
+    labels = np.array(y)
+    bare = labels[..., 0] if labels.shape[-1] == 1 and labels.ndim > 1 else labels
+    p = activations.get("softmax").forward(rng.standard_normal((*bare.shape, 3)))
+    expected = -np.log(np.take_along_axis(p, bare[..., np.newaxis], axis=-1)[..., 0])
+    assert np.allclose(SparseCategoricalCrossentropy().per_sample(bare, p), expected, rtol=1e-14)
+    assert SparseCategoricalCrossentropy(reduction="sum").forward(labels, p) == pytest.approx(expected.sum(), rel=1e-14)
+
+
+def test_labels_out_of_range_are_refused_in_images_too():
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 5\); received 0 to 7"):
+        SparseCategoricalCrossentropy().forward(np.array([[0, 7]]), np.ones((1, 2, 5)))
+
+
+def test_labels_are_smoothed_towards_equal_shares():
+    y, p = np.eye(4)[[[0, 1, 3], [2, 2, 0]]], np.ones((2, 3, 4))
+    assert np.allclose(CategoricalCrossentropy(label_smoothing=0.2).targets(y, p), 0.8 * y + 0.05, rtol=1e-15)
+    assert np.allclose(losses.BinaryCrossentropy(label_smoothing=0.2).targets(y, p), 0.8 * y + 0.1, rtol=1e-15)
+    assert np.array_equal(CategoricalCrossentropy().targets(y, p), y)
+
+
+def test_rows_of_logits_far_from_each_other():
+    """Each row is shifted by its own maximum: by that of all, the exponentials of the second row would be 0."""
+    z = np.array([[2000.0, 2001.0], [0.0, 1.0]])
+    expected = np.log1p(np.exp([1.0, -1.0]))
+    for loss, y in ((CategoricalCrossentropy(), np.eye(2)), (SparseCategoricalCrossentropy(), np.arange(2))):
+        assert np.allclose(loss.per_sample_from_logits(y, z), expected, rtol=1e-12)  # 2001 - 2000 is exact, log is not
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_bounds_of_the_clip_belong_to_its_inside(dtype):
+    low, high = np.asarray(EPSILON, dtype), np.asarray(1 - EPSILON, dtype)
+    p = np.array([np.nextafter(low, low - 1), low, high, np.nextafter(high, high + 1)], dtype)[:, np.newaxis]
+    for y in (np.zeros_like(p), np.ones_like(p)):
+        assert losses.BinaryCrossentropy().derivative(y, p)[:, 0].astype(bool).tolist() == [False, True, True, False]

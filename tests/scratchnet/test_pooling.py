@@ -156,3 +156,12 @@ def test_refusals(arguments, message):
 def test_images_that_do_not_fit(shape):
     with pytest.raises(ValueError, match=r"does not fit into 2|expected images of shape"):
         MaxPooling2D(3).forward(np.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.nan])
+def test_a_window_of_nothing_but_minus_infinity_or_nan(value):
+    """The smallest finite number; the gradient goes to the first cell of the image, never to the padding around it."""
+    layer = MaxPooling2D(3, strides=1, padding="same", dtype="float64")
+    y, saved = layer.forward(np.full((1, 1, 1, 1), value))
+    assert y.item() == np.finfo(np.float64).min
+    assert layer.backward(saved, np.full((1, 1, 1, 1), 5.0))[0].item() == 5

@@ -39,5 +39,11 @@ def test_values():
     assert regularizers.L1(0.5).forward(w) == 3.0
     assert regularizers.L2(0.5).forward(w) == 7.0
     assert regularizers.L1L2(0.5, 0.5).forward(w) == 10.0
+    assert np.array_equal(regularizers.L1(0.5).backward(w), [[0.5, -0.5], [0.0, 0.5]])
     assert np.array_equal(regularizers.L1L2(0.5, 0.25).backward(w), [[1.0, -1.5], [0.0, 2.0]])
     assert regularizers.get(None) is None
+
+
+def test_defaults():
+    assert regularizers.L1().l1 == regularizers.L2().l2 == 0.01
+    assert (regularizers.L1L2().l1, regularizers.L1L2().l2) == (0.0, 0.0)

@@ -121,3 +121,41 @@ def test_finite_differences_find(check_gradients, mistake):
 def test_keras_finds(check_against_keras, mistake):
     with pytest.raises(AssertionError, match="apart"):
         check_against_keras(mistake(dtype="float64"), inputs())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "y", "dx"),
+    [
+        ({}, [0, 0, 0, 1, 2, 3, 6, 7], [0, 0, 0, 1, 1, 1, 1, 1]),
+        ({"negative_slope": 0.5}, [-1, 0, 0, 1, 2, 3, 6, 7], [0.5, 0.5, 0.5, 1, 1, 1, 1, 1]),
+        ({"max_value": 6.0}, [0, 0, 0, 1, 2, 3, 6, 6], [0, 0, 0, 1, 1, 1, 0, 0]),  # TensorFlow's relu6
+        ({"max_value": 2.0}, [0, 0, 0, 1, 2, 2, 2, 2], [0, 0, 0, 1, 1, 0, 0, 0]),
+        ({"max_value": 6.0, "threshold": 1.0}, [0, 0, 0, 0, 2, 3, 6, 6], [0, 0, 0, 0, 1, 1, 1, 0]),
+        ({"max_value": 7.0}, [0, 0, 0, 1, 2, 3, 6, 7], [0, 0, 0, 1, 1, 1, 1, 1]),
+        ({"threshold": 2.0}, [0, 0, 0, 0, 0, 3, 6, 7], [0, 0, 0, 0, 0, 1, 1, 1]),
+        ({"negative_slope": 0.5, "threshold": 2.0}, [-2, -1, -1, -0.5, 0, 3, 6, 7], [0.5] * 4 + [0, 1, 1, 1]),
+    ],
+    ids=str,
+)
+def test_the_kinks(arguments, y, dx):
+    """As measured in Keras; see test_keras_agrees_at_the_kinks."""
+    layer, x = ReLU(dtype="float64", **arguments), KINKS[:, :8]
+    output, saved = layer.forward(x)
+    assert output[0].tolist() == y
+    assert layer.backward(saved, np.ones_like(x))[0][0].tolist() == dx
+    assert {name: getattr(layer, name) for name in arguments} == arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"), [({}, [np.nan, np.inf, 0]), ({"max_value": 6.0}, [np.nan, 6, 0])], ids=str
+)
+def test_a_relu_lets_nan_through_and_makes_zero_of_minus_infinity(arguments, expected):
+    layer = ReLU(dtype="float64", **arguments)
+    y, saved = layer.forward(SPECIALS[:3])
+    assert np.array_equal(y, expected, equal_nan=True)
+    assert layer.backward(saved, np.full(3, np.inf))[0].tolist() == [0, 0 if arguments else np.inf, 0]
+
+
+def test_defaults():
+    assert (ReLU().max_value, ReLU().negative_slope, ReLU().threshold) == (None, 0.0, 0.0)
+    assert LeakyReLU().negative_slope == 0.3

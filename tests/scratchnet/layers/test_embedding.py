@@ -45,10 +45,13 @@ def test_repeated_indices_are_summed():
 
 
 def test_a_sum_over_many_rows_is_accumulated_in_float64():
-    """One after another in float32, 2^24 + 1 + 1 + ... never moves."""
-    rows = np.ones((101, 1), np.float32)
-    rows[0] = 2**24
-    assert embedding.sum_by_index(rows, np.zeros(101, int), 1) == 2**24 + 100
+    """To the bit, for either dtype: equal indices in the order they come in, and one rounding to float32 at the end."""
+    rng = np.random.default_rng(0)
+    index = rng.integers(0, 3, 900)
+    for dtype in (np.float32, np.float64):
+        rows = rng.standard_normal((900, 2)).astype(dtype)
+        mine = [np.add.reduceat(rows[index == i].astype(np.float64), [0])[0] for i in range(3)]
+        assert np.array_equal(embedding.sum_by_index(rows, index, 3), np.stack(mine).astype(dtype))
 
 
 @pytest.mark.parametrize("bad", [5, -6])
@@ -59,7 +62,8 @@ def test_indices_outside_the_table_are_refused(bad):
 
 @pytest.mark.parametrize("arguments", [(0, 3), (5, -1), (True, 3), (5, 2.0)])
 def test_sizes_must_be_positive_integers(arguments):
-    with pytest.raises(ValueError, match="must be a positive integer"):
+    name = "input_dim" if arguments[1] == 3 else "output_dim"
+    with pytest.raises(ValueError, match=f"Embedding: {name} must be a positive integer"):
         Embedding(*arguments)
 
 
@@ -96,3 +100,14 @@ def test_keras_finds_overwritten_rows(check_against_keras, monkeypatch):
     monkeypatch.setattr(embedding, "sum_by_index", last_one_wins)
     with pytest.raises(AssertionError, match="apart"):
         check_against_keras(Embedding(5, 3, dtype="float64"), INDICES)
+
+
+def test_the_first_and_the_last_index():
+    layer = built()
+    table = layer.weights["embeddings"]
+    for index in (-5, 0, 4):
+        assert np.array_equal(layer.forward(np.array([[index]]))[0], table[[[index]]])
+
+
+def test_the_table_has_named_axes():
+    assert built().axes == {"embeddings": ("index", "out")}

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from scratchnet import Sequential, set_random_seed
+from scratchnet import Sequential, philox, set_random_seed
 from scratchnet.layers import BatchNormalization, Dense, Dropout
 
 X = np.random.default_rng(0).standard_normal((7, 5, 3))
@@ -175,3 +175,32 @@ def test_finite_differences_find(check_gradients, mistake):
 def test_keras_finds(check_against_keras, mistake):
     with pytest.raises(AssertionError, match="apart"):
         check_against_keras(mistake(0.4, seed=3, dtype="float64"), X)
+
+
+@pytest.mark.parametrize(("layer_dtype", "dtype"), [("float32", "float64"), ("float64", "float32"), (None, "float32")])
+@pytest.mark.parametrize("noise_shape", NOISE_SHAPES, ids=str)
+def test_the_mask_is_drawn_in_the_layers_dtype_and_scales_what_is_kept(layer_dtype, dtype, noise_shape):
+    layer, x = Dropout(0.4, noise_shape=noise_shape, seed=3, dtype=layer_dtype), X.astype(dtype)
+    shape = {None: (7, 5, 3), (None, 1, 3): (7, 1, 3)}.get(noise_shape, noise_shape)
+    kept = philox.dropout_mask(shape, 0.4, 3, 0, layer_dtype or dtype)
+    y = layer.forward(x, training=True)[0]
+    assert np.array_equal(y, np.where(kept, x * (1 / (1 - 0.4)), 0).astype(dtype))
+
+
+def test_rate_1_leaves_nothing_and_draws_nothing():
+    layer = Dropout(1.0, seed=7)
+    y, saved = layer.forward(X, training=True)
+    assert not y.any()
+    assert saved.updates == {}
+    layer.store(saved.updates)
+    assert layer.seed_generator_state.tolist() == [7, 0]
+
+
+def test_a_seed_is_kept_and_one_is_drawn_where_none_is_given(seeded):
+    assert Dropout(0.5, seed=3).seed == 3
+    seeded(1)
+    layer = Dropout(0.5)
+    assert layer.seed is None
+    assert layer.seed_generator_state.dtype.kind == "i"
+    with pytest.raises(ValueError, match=r"Dropout: expected seed as an integer or None; received 1\.5"):
+        Dropout(0.5, seed=1.5)
