@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -252,12 +253,17 @@ def _command(model: Any, loss: Any, dtype: str, inputs: _Inputs, seed: int) -> s
 
 
 def _environment() -> dict[str, Any]:
+    """Versions, and what else moves last bits, on both sides; TensorFlow's as they are set during a comparison."""
     from parity.runners import tensorflow
 
+    with tensorflow.precision("float32"):
+        conditions = tensorflow.versions()
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
-        **tensorflow.versions(),
+        "blas": np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"],
+        "blas_threads": int(os.environ.get("OPENBLAS_NUM_THREADS") or os.cpu_count() or 1),
+        **{name: value for name, value in conditions.items() if name != "dtype_policy"},
     }

@@ -73,9 +73,16 @@ def versions() -> dict[str, Any]:
         "keras": keras.__version__,
         "intra_op_threads": tensorflow.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0",
-        "tensor_float_32": False,
+        "tensor_float_32": tensorflow.config.experimental.tensor_float_32_execution_enabled(),
+        "dtype_policy": keras.config.dtype_policy().name,
+        "flushes_subnormals": _flushes(tensorflow),
         "gpus": len(tensorflow.config.list_physical_devices("GPU")),
     }
+
+
+def _flushes(tensorflow: Any) -> bool:
+    """Whether results below the smallest normal number become 0, as they do in TensorFlow's CPU kernels."""
+    return float(tensorflow.constant(2.0**-120, "float32") * tensorflow.constant(2.0**-20, "float32")) == 0
 
 
 @contextlib.contextmanager

@@ -214,9 +214,7 @@ def test_windows_take_the_cells_of_the_formula_and_scatter_gives_them_back(geome
     assert np.array_equal(windows.first_inside(image.shape)[..., 0][seen], first[seen])
 
 
-@given(
-    st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.sampled_from(["same", "valid"]), st.integers(10, 13)
-)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.sampled_from(["same", "valid"]), st.integers(10, 13))
 def test_no_more_is_added_than_the_last_window_needs(length, stride, dilation, padding, size):
     axis = Axis(length, stride, dilation, padding)
     before, behind = axis.borders(size)

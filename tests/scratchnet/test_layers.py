@@ -5,8 +5,9 @@ import importlib
 import numpy as np
 import pytest
 
-from scratchnet import activations, gradcheck, registry, regularizers
-from scratchnet.layers import Conv2D, Dense, Embedding, Flatten, ReLU
+from scratchnet import activations, gradcheck, initializers, registry, regularizers
+from scratchnet.layers import BatchNormalization, Conv2D, Dense, Embedding, Flatten, LayerNormalization, ReLU
+from scratchnet.registry import UnknownArgument
 from scratchnet.sequential import penalized
 
 BATCH = 5
@@ -193,3 +194,36 @@ def test_a_dense_layer_needs_to_know_how_many_features_come_in():
 def test_the_shape_of_what_is_flattened():
     assert Flatten().compute_output_shape((7, 2, 3)) == (7, 6)
     assert Flatten().compute_output_shape((None, 2, None)) == (None, None)
+
+
+@pytest.mark.parametrize("name", registry.entries("layer"))
+def test_each_weight_starts_from_the_initializer_that_was_given(name):
+    cls = registry.entries("layer")[name]
+    arguments = [argument for argument in cls.arguments() if argument.endswith("_initializer")]
+    given = {argument: initializers.Constant(0.5 + k) for k, argument in enumerate(arguments)}
+    layer = cls(**{**cls.examples[0], **given}, name="it")
+    layer.build((None, *layer.example_shape))
+    assert {f"{weight}_initializer" for weight in layer.weights} == {*arguments}
+    for argument, initializer in given.items():
+        assert np.all(layer.weights[argument.removesuffix("_initializer")] == initializer.value)
+
+
+@pytest.mark.parametrize("cls", [BatchNormalization, LayerNormalization])
+def test_a_normalization_starts_as_no_more_than_that(cls):
+    layer = cls()
+    layer.build((None, 3))
+    start = {"gamma": 1, "beta": 0, "moving_mean": 0, "moving_variance": 1}
+    assert {name: set(weight.tolist()) for name, weight in layer.weights.items()} == {
+        name: {start[name]} for name in layer.weights
+    }
+    assert layer.axes == dict.fromkeys(layer.weights, ("out",))
+
+
+def test_a_dtype_is_a_name_a_dtype_or_a_policy():
+    policy = {"class_name": "DTypePolicy", "config": {"name": "float64"}}
+    for given in ("float64", np.float64, np.dtype("float64"), policy):
+        assert Dense(3, dtype=given).dtype == "float64"
+    assert Dense(3, dtype={"class_name": "DTypePolicy"}).dtype is None
+    for refused in ("mixed_bfloat16", np.float16):
+        with pytest.raises(UnknownArgument, match=r"dtype '\w+16' is not supported; known: float32, float64$"):
+            Dense(3, dtype=refused)

@@ -255,7 +255,7 @@ def test_labels_out_of_range_are_refused(label, rng):
 
 
 def test_unknown_reductions_are_refused(any_loss):
-    with pytest.raises(ValueError, match="'gello'; known: sum_over_batch_size"):
+    with pytest.raises(ValueError, match="'gello'; known: sum_over_batch_size, mean, sum, "):
         any_loss(reduction="gello")
 
 
@@ -336,3 +336,20 @@ def test_the_bounds_of_the_clip_belong_to_its_inside(dtype):
     p = np.array([np.nextafter(low, low - 1), low, high, np.nextafter(high, high + 1)], dtype)[:, np.newaxis]
     for y in (np.zeros_like(p), np.ones_like(p)):
         assert losses.BinaryCrossentropy().derivative(y, p)[:, 0].astype(bool).tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("reduction", "divisor", "weighted_divisor"),
+    [("sum_over_batch_size", 6, 6), ("mean", 6, 6), ("sum", 1, 1), ("mean_with_sample_weight", 6, 15)],
+)
+def test_reductions_by_hand(reduction, divisor, weighted_divisor):
+    """The losses are 1, 4, 9 and 16, 25, 36; each of the first row weighs 2, each of the second 3."""
+    loss, y, p = losses.MeanSquaredError(reduction), np.zeros((2, 3)), np.arange(1.0, 7.0).reshape(2, 3, 1)
+    assert loss.forward(y, p) == 91 / divisor
+    assert loss.forward(y, p, None, np.array([2, 3])) == (2 * 14 + 3 * 77) / weighted_divisor
+    assert loss.forward(y, p, None, np.zeros(2)) == 0
+
+
+def test_another_axis_is_refused():
+    with pytest.raises(ValueError, match=r"binary_crossentropy: only axis=-1 is supported; received axis=1"):
+        losses.BinaryCrossentropy(axis=1)

@@ -42,6 +42,7 @@ def test_values():
     assert np.array_equal(regularizers.L1(0.5).backward(w), [[0.5, -0.5], [0.0, 0.5]])
     assert np.array_equal(regularizers.L1L2(0.5, 0.25).backward(w), [[1.0, -1.5], [0.0, 2.0]])
     assert regularizers.get(None) is None
+    assert isinstance(regularizers.get("l2"), regularizers.L2)
 
 
 def test_defaults():

@@ -78,6 +78,10 @@ def test_an_active_layer_does_not_keep_the_tensor():
     assert not Dropout(0.5, seed=1).keeps_tensor(training=True)
 
 
+def test_a_pass_is_inference_unless_it_says_otherwise():
+    assert Dropout(0.5, seed=1).forward(X)[0] is X
+
+
 def test_a_pass_is_repeatable_until_its_update_is_stored():
     layer = Dropout(0.5, seed=1)
     first, second = layer.forward(X, training=True), layer.forward(X, training=True)
