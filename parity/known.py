@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["KNOWN", "Known"]
+import numpy as np
+
+__all__ = ["KNOWN", "Known", "explanation"]
+
+ROUNDED = 1e-6  # how far rounding takes the sum of a row of float32 labels from 1: up to 16 u for thousands of classes
 
 
 @dataclass(frozen=True)
@@ -150,3 +154,15 @@ KNOWN = (
         "With a batch of one, each thread sums a part of the terms. Both are within the budget.",
     ),
 )
+
+
+def explanation(loss: str, y: np.ndarray, logits: bool) -> str:
+    """Why TensorFlow's gradient is not the derivative of its loss, where that is known; "" elsewhere.
+
+    logits: whether the loss was computed from them.
+    """
+    rows = np.sum(y, axis=-1) if y.ndim > 1 else np.ones(1)
+    if loss == "categorical_crossentropy" and logits and not np.allclose(rows, 1, rtol=0, atol=ROUNDED):
+        (entry,) = (known for known in KNOWN if known.code == "targets-not-summing-to-one")
+        return f"{entry.reason} Here the labels sum to {np.min(rows):.3g} to {np.max(rows):.3g}."
+    return ""

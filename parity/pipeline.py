@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import scipy
 
-from parity import compare, data, models, oracle, power, precision, probe, trace
+from parity import compare, data, known, models, oracle, power, precision, probe, trace
 from parity.compare import Row
 from parity.errors import UsageError
 from parity.report import Check, Report
@@ -156,7 +156,10 @@ def _vote(
         s, r = np.asarray(subject[tensor], np.float64), np.asarray(reference[tensor], np.float64)
         if s.shape == r.shape and np.linalg.norm(s - r) > DIFFERENT * np.linalg.norm(r):
             nearer = oracle.vote(spec, weights, x, y, subject, reference, sources[tensor])
-            return oracle.VOTES[nearer].format(tensor=sources[tensor]) if nearer else ""
+            said = oracle.VOTES[nearer].format(tensor=sources[tensor]) if nearer else ""
+            by_logits = trace.gradient(trace.output(spec.config["layers"][-1]["config"]["name"])) not in reference
+            why = known.explanation(spec.loss_name, y, by_logits) if nearer == "subject" else ""
+            return f"{said} ({why.rstrip('.')})" if why else said
     return ""
 
 

@@ -50,6 +50,13 @@ def test_exactly_the_budget_passes_and_the_next_number_does_not() -> None:
     assert not judged([np.nextafter(np.float32(1), np.float32(2))], [0.0]).passed
 
 
+def test_wrong_marks_the_elements_that_are_out_of_budget() -> None:
+    assert judged([0.5, 1.0], [0.0, 0.0]).wrong is None
+    wrong = judged([1.0, 1.5, 0.0], [0.0, 0.0, 0.0]).wrong
+    assert wrong is not None
+    assert wrong.tolist() == [False, True, False]
+
+
 def test_units_in_the_last_place_are_those_of_the_reference() -> None:
     one = np.float32(1)
     assert judged([one + np.float32(2**-22)], [one]).largest_ulp == 2.0

@@ -25,6 +25,7 @@ def test_tensorflow_is_the_odd_one_out_where_labels_do_not_sum_to_one() -> None:
         assert check.first_wrong is not None
         assert check.first_wrong.tensor == "dense_2/pre_activation.gradient"
         assert "TensorFlow is the odd one out" in check.vote
+        assert "it is softmax - y, whatever the sum of y" in check.vote
     assert "TensorFlow is the odd one out" in report.sentence
 
 
