@@ -277,9 +277,15 @@ def test_what_has_no_rule_is_refused_by_name(call: Function, name: str) -> None:
 # -- what the bounds are -----------------------------------------------------------------------------------------------
 
 # Each arithmetic here has one kind of error only, so that a bound counts what it is made of.
-ROUNDS = Arithmetic(np.dtype("float32"), unit=1.0, tiny=0.0)
-FLUSHES = Arithmetic(np.dtype("float32"), unit=0.0, tiny=1.0)
+ROUNDS = Arithmetic(np.dtype("float32"), FLOAT32.unit, tiny=0.0)
+FLUSHES = Arithmetic(np.dtype("float32"), unit=0.0, tiny=FLOAT32.tiny)
 EXACT = Arithmetic(np.dtype("float32"), unit=0.0, tiny=0.0)
+
+
+def counted(bounded: Bounded) -> np.ndarray:
+    """How many units of roundoff, or how many flushed numbers, the bound is made of."""
+    return bounded.bound() / (bounded.arithmetic.unit or bounded.arithmetic.tiny)
+
 
 ROUNDINGS = {np.sqrt: 2, **dict.fromkeys([np.tanh, special.expit, special.erfc], 16)}
 ROUNDINGS |= dict.fromkeys([np.exp, np.expm1, np.log, np.log1p], 8)
@@ -288,7 +294,18 @@ ROUNDINGS |= dict.fromkeys([np.exp, np.expm1, np.log, np.log1p], 8)
 @pytest.mark.parametrize("ufunc", ROUNDINGS, ids=name_of)
 def test_a_function_costs_as_many_roundings_as_the_table_says(ufunc: np.ufunc) -> None:
     y = ufunc(Bounded([0.3, 1.7], arithmetic=ROUNDS))
-    np.testing.assert_allclose(y.bound(), ROUNDINGS[ufunc] * np.abs(y.value), rtol=1e-15)
+    np.testing.assert_allclose(counted(y), ROUNDINGS[ufunc] * np.abs(y.value), rtol=1e-15)
+
+
+def test_an_operation_costs_one_rounding_and_a_mask_or_a_zero_none() -> None:
+    a, b, mask = Bounded([3.0, 0.0], arithmetic=ROUNDS), Bounded([2.0, 4.0], arithmetic=ROUNDS), np.array([True, False])
+    for result in (a + b, a - b, a * b, a / b, b * np.float32([2, 2])):
+        np.testing.assert_array_equal(counted(result), np.abs(result.value))
+    np.testing.assert_array_equal(counted(mask * b), [0, 0])
+    np.testing.assert_array_equal(counted(b * mask), [0, 0])
+    a, b = Bounded(a.value, arithmetic=FLUSHES), Bounded(b.value, arithmetic=FLUSHES)
+    for result in (a * b, a / b, a + a):
+        np.testing.assert_array_equal(counted(result), [1, 0])
 
 
 def interval(function: Function, *operands: Bounded) -> np.ndarray:
@@ -367,10 +384,10 @@ def test_an_unsure_choice_reaches_the_other_value_and_the_larger_error() -> None
 
 
 def test_another_rounding_adds_a_unit_of_what_is_rounded() -> None:
-    a, of = Bounded([2.0, 3.0], [0.5, 0.0], ROUNDS), Bounded([-10.0, 4.0])
+    a, of = Bounded([2.0, 3.0], [ROUNDS.unit, 0.0], ROUNDS), Bounded([-10.0, 4.0])
     more = a.rounded(3, of)
     np.testing.assert_array_equal(more.value, a.value)
-    np.testing.assert_array_equal(more.bound(), [0.5 + 30, 12])
+    np.testing.assert_array_equal(counted(more), [1 + 30, 12])
     assert more.arithmetic is ROUNDS
 
 
@@ -484,6 +501,10 @@ def test_equal_terms_err_alike(n: int, sampled: int) -> None:
     close[quarter:], close[:quarter] = spread(n - quarter), 0.0
     near = n // 16  # so close that partial sums cannot tell them apart, and more than 1/64 of all
     close[:near] = (0.5 + np.arange(near) % 128 * 2.0**-22) * 2.0**30
+    few = n // 64  # two clusters of no more than 1/64 each
+    clusters = spread(n)
+    for start in (0, few):
+        clusters[start : start + few] = (0.5 + np.arange(few) * 2.0**-22) * 2.0 ** (30 + start)
     order = rng(n).permutation(n) if sampled == 1 else np.arange(n)
     rows = {
         "different": (spread(n), n),
@@ -491,6 +512,7 @@ def test_equal_terms_err_alike(n: int, sampled: int) -> None:
         "in groups": (in_groups(n, 16), 16 * n),
         "mixed": (mixed, half + 16 * half),
         "close": (close, max(n - quarter + near, near**2)),
+        "not close enough": (clusters, n),
         "zeros": (np.zeros(n), 0),
     }
     terms = np.stack([row[order] for row, _ in rows.values()])
@@ -498,9 +520,12 @@ def test_equal_terms_err_alike(n: int, sampled: int) -> None:
     np.testing.assert_array_equal(budget._alike(terms), r)
     a = Bounded(terms, arithmetic=ROUNDS)
     size = terms.sum(axis=-1)
-    np.testing.assert_allclose(np.sum(a, axis=-1).bound(), np.minimum(n, 16 + 8 * np.sqrt(r)) * size, rtol=1e-14)
+    np.testing.assert_allclose(counted(np.sum(a, axis=-1)), np.minimum(n, 16 + 8 * np.sqrt(r)) * size, rtol=1e-14)
     product = a @ np.ones((n, 1))
-    np.testing.assert_allclose(product.bound()[:, 0], np.minimum(n + 1, 16 + 2 * np.sqrt(r)) * size, rtol=1e-14)
+    np.testing.assert_allclose(counted(product)[:, 0], np.minimum(n + 1, 16 + 2 * np.sqrt(r)) * size, rtol=1e-14)
+    worst = np.minimum(n, 16 + 2 * np.sqrt(r))
+    assert [budget.roundings(row) for row in terms] == pytest.approx(worst, rel=1e-14)
+    assert budget.roundings(terms) == pytest.approx(worst.max(), rel=1e-14)
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -532,20 +557,20 @@ def test_short_sums_and_products_cost_a_rounding_for_each_term() -> None:
     a = rng(9).standard_normal((2, 3, 5))
     b = rng(10).standard_normal((5, 4))
     bounded = Bounded(a, arithmetic=ROUNDS)
-    np.testing.assert_allclose((bounded @ b).bound(), 6 * (np.abs(a) @ np.abs(b)), rtol=1e-14)
+    np.testing.assert_allclose(counted(bounded @ b), 6 * (np.abs(a) @ np.abs(b)), rtol=1e-14)
     for axis, n in ((-1, 5), (0, 2), ((0, 2), 10), (None, 30)):
         size = np.abs(a).sum(axis=axis)
-        np.testing.assert_allclose(np.sum(bounded, axis=axis).bound(), np.minimum(n, 16 + 8 * np.sqrt(n)) * size)
+        np.testing.assert_allclose(counted(np.sum(bounded, axis=axis)), np.minimum(n, 16 + 8 * np.sqrt(n)) * size)
         mean = (np.minimum(n, 16 + 8 * np.sqrt(n)) * size + np.abs(a.sum(axis=axis))) / n  # and one for the division
-        np.testing.assert_allclose(np.mean(bounded, axis=axis).bound(), mean)
+        np.testing.assert_allclose(counted(np.mean(bounded, axis=axis)), mean)
 
 
 def test_each_term_may_be_flushed_to_zero_unless_all_are_zero() -> None:
     a = np.float64([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0], [1.0, -1.0, 0.0], [1.0, 0.0, 0.0]])
     bounded = Bounded(a, arithmetic=FLUSHES)
-    np.testing.assert_array_equal(np.sum(bounded, axis=1).bound(), [3, 0, 3, 3])
-    np.testing.assert_array_equal((bounded @ np.ones((3, 1))).bound()[:, 0], [3, 0, 3, 3])
-    np.testing.assert_array_equal(np.add.reduceat(bounded.T, [0, 1]).bound(), [[1, 0, 1, 1], [2, 0, 2, 0]])
+    np.testing.assert_array_equal(counted(np.sum(bounded, axis=1)), [3, 0, 3, 3])
+    np.testing.assert_array_equal(counted(bounded @ np.ones((3, 1)))[:, 0], [3, 0, 3, 3])
+    np.testing.assert_array_equal(counted(np.add.reduceat(bounded.T, [0, 1])), [[1, 0, 1, 1], [2, 0, 2, 0]])
 
 
 def test_a_product_inherits_the_errors_of_both_sides_and_of_their_product() -> None:
@@ -564,7 +589,7 @@ def test_a_sum_of_slices() -> None:
     for sums in (lambda v: np.add.reduceat(v, starts), lambda v: np.add.reduceat(v, starts, axis=0)):
         bounded = sums(Bounded(a, arithmetic=ROUNDS))
         np.testing.assert_array_equal(bounded.value, sums(a))
-        np.testing.assert_allclose(bounded.bound(), np.minimum(n, 16 + 8 * np.sqrt(n)) * size, rtol=1e-14)
+        np.testing.assert_allclose(counted(bounded), np.minimum(n, 16 + 8 * np.sqrt(n)) * size, rtol=1e-14)
         errors = sums(Bounded(a, np.abs(a), EXACT)).bound()
         np.testing.assert_allclose(errors, size, rtol=1e-14)
 

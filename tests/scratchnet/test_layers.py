@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scratchnet import activations, gradcheck, initializers, registry, regularizers
-from scratchnet.layers import BatchNormalization, Conv2D, Dense, Embedding, Flatten, LayerNormalization, ReLU
+from scratchnet.layers import BatchNormalization, Conv2D, Dense, Embedding, Flatten, LayerNormalization, ReLU, core
 from scratchnet.registry import UnknownArgument
 from scratchnet.sequential import penalized
 
@@ -227,3 +227,9 @@ def test_a_dtype_is_a_name_a_dtype_or_a_policy():
     for refused in ("mixed_bfloat16", np.float16):
         with pytest.raises(UnknownArgument, match=r"dtype '\w+16' is not supported; known: float32, float64$"):
             Dense(3, dtype=refused)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_are_summed_in_float64_and_rounded_once(dtype, rng):
+    rows = rng.standard_normal((900, 3)).astype(dtype)
+    assert np.array_equal(core.sum_rows(rows), rows.astype(np.float64).sum(axis=0).astype(dtype))

@@ -165,3 +165,15 @@ def test_a_window_of_nothing_but_minus_infinity_or_nan(value):
     y, saved = layer.forward(np.full((1, 1, 1, 1), value))
     assert y.item() == np.finfo(np.float64).min
     assert layer.backward(saved, np.full((1, 1, 1, 1), 5.0))[0].item() == 5
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_the_cells_that_share_a_maximum(padding):
+    image = [[1, 3, 3, 0], [3, 0, 3, 0], [5, 1, -9, -9], [2, 5, -9, -8]]
+    x = np.array(image, np.float64).reshape(1, 4, 4, 1)
+    shared = [[0, 1, 1, 0], [1, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0]]
+    assert MaxPooling2D(2, padding=padding).two_sided(x)[0, ..., 0].astype(int).tolist() == shared
+    assert not MaxPooling2D(2, padding=padding).two_sided(np.arange(16.0).reshape(x.shape)).any()
+    image = np.array([[0.0, 7.0, 7.0, 7.0]]).reshape(1, 1, 4, 1)  # two in each of two windows, one of them in both
+    assert MaxPooling2D((1, 2), strides=1, padding="valid").two_sided(image).ravel().tolist() == [0, 1, 1, 1]
+    assert not MaxPooling2D(3, strides=2, padding="same").two_sided(-np.arange(1.0, 17.0).reshape(x.shape)).any()

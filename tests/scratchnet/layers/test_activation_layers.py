@@ -5,6 +5,7 @@ import pytest
 
 from scratchnet import Sequential
 from scratchnet.layers import Activation, Dense, LeakyReLU, ReLU, Softmax
+from scratchnet.layers.activation import ThresholdedRelu
 from scratchnet.registry import UnknownArgument
 
 EXAMPLES = [(cls, example) for cls in (ReLU, LeakyReLU, Softmax) for example in cls.examples]
@@ -159,3 +160,10 @@ def test_a_relu_lets_nan_through_and_makes_zero_of_minus_infinity(arguments, exp
 def test_defaults():
     assert (ReLU().max_value, ReLU().negative_slope, ReLU().threshold) == (None, 0.0, 0.0)
     assert LeakyReLU().negative_slope == 0.3
+
+
+def test_the_kinks_of_a_relu_are_its_threshold_and_its_maximum():
+    x = np.array([-1.0, 0.0, 1.0, 2.0])
+    assert ThresholdedRelu(2.0, threshold=1.0).two_sided(x).tolist() == [False, False, True, True]
+    assert ThresholdedRelu(2.0).two_sided(x).tolist() == [False, True, False, True]
+    assert ThresholdedRelu(1.5).forward(x).tolist() == [0, 0, 1, 1.5]

@@ -211,7 +211,7 @@ def test_keras_finds(check_against_keras, mistake):
 def test_the_axis_is_a_list_once_it_is_built_and_epsilon_has_kerass_default():
     for axis in (-1, [-1], (1,)):
         layer = LayerNormalization(axis=axis)
-        assert layer.get_config()["axis"] == (axis if isinstance(axis, int) else list(axis))
+        assert layer.axis == (axis if isinstance(axis, int) else list(axis))
         layer.build((None, 3))
         assert layer.get_config()["axis"] == ([axis] if isinstance(axis, int) else list(axis))
     assert LayerNormalization().epsilon == BatchNormalization().epsilon == 1e-3
