@@ -152,7 +152,7 @@ def fuzz(cases: int, seed: int) -> int:
     if result.failure is not None:
         _write(f"{result.failure.code}\n")
     said = f"No: {result.failure.reason}" if result.failure else f"{result.cases} random networks, no false alarm"
-    odd = f"; in {result.odd} of them TensorFlow contradicts itself" if result.odd else ""
+    odd = f"; in {len(result.odd)} of them TensorFlow contradicts itself" if result.odd else ""
     _write(f"{said}; {result.powerless} could not have failed{odd}; {result.elapsed:.0f} s; seed {seed}.\n")
     return result.exit_status
 

@@ -99,3 +99,9 @@ def test_at_the_kink_the_slope_is_that_of_the_negative_side():
 def test_the_config_of_a_layer_names_an_activation_unless_it_has_arguments():
     assert activations.LeakyRelu().as_value() == "leaky_relu"
     assert activations.LeakyRelu(0.5).as_value()["config"] == {"negative_slope": 0.5}
+
+
+def test_a_relu_has_two_sides_at_zero_only():
+    x = np.array([-1.0, -0.0, 0.0, 1.0])
+    for activation in (activations.Relu(), activations.LeakyRelu()):
+        assert activation.two_sided(x).tolist() == [False, True, True, False]

@@ -177,3 +177,5 @@ def test_the_cells_that_share_a_maximum(padding):
     image = np.array([[0.0, 7.0, 7.0, 7.0]]).reshape(1, 1, 4, 1)  # two in each of two windows, one of them in both
     assert MaxPooling2D((1, 2), strides=1, padding="valid").two_sided(image).ravel().tolist() == [0, 1, 1, 1]
     assert not MaxPooling2D(3, strides=2, padding="same").two_sided(-np.arange(1.0, 17.0).reshape(x.shape)).any()
+    image = np.array([[7.0, 7.0]]).reshape(1, 1, 2, 1)  # each window sticks out, and what is added shares nothing
+    assert MaxPooling2D(3, strides=1, padding="same").two_sided(image).all()
