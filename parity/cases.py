@@ -104,6 +104,10 @@ def cases(seed: int = 0, widths: int = 1) -> Iterator[Spec]:
                 seed,
                 widths,
             )
+    for name, loss in registry.entries("loss").items():
+        if issubclass(loss, losses.Crossentropy):  # behind a Flatten Keras has no logits left, only probabilities
+            stack = [DENSE(5, "tanh"), DENSE(3, loss.head), layers.Flatten()]
+            yield _case(f"loss-{name}-of-probabilities", stack, registry.serialize(loss()), seed, widths)
     for name, optimizer in registry.entries("optimizer").items():
         for settings in optimizer.examples:
             spec = _case(f"optimizer-{name}", [DENSE(5, "tanh"), DENSE(3)], "mse", seed, widths)

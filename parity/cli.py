@@ -97,7 +97,14 @@ Exit status:
 @click.option("--dtype", default="both", metavar="float32|float64|both", show_default=True,
               help="float64 asks whether the derivation is right, float32 whether the arithmetic is.")  # fmt: skip
 @click.option("--loss", metavar="NAME", help="A loss by its Keras name, in place of those that the network comes with.")
-@click.option("--seed", type=int, default=0, metavar="N", show_default=True, help="Of designed weights and samples.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    show_default=True,
+    help="Of designed weights and samples.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON instead of text.")
 def check(
     network: str | None, data: str | None, batch: int | None, dtype: str, loss: str | None, seed: int, as_json: bool
@@ -119,7 +126,9 @@ def check(
 @click.option("--score", "with_score", is_flag=True,
               help="Plant each of them in networks of three sizes, in float32 and float64, and count what is "
               "found.")  # fmt: skip
-@click.option("--seed", type=int, default=0, metavar="N", show_default=True, help="Of weights and samples.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, metavar="N", show_default=True, help="Of weights and samples."
+)
 def mistakes(with_score: bool, seed: int) -> int:
     """The catalogue of known mistakes in backpropagation, or how many of them the checker finds.
 
@@ -139,7 +148,7 @@ def mistakes(with_score: bool, seed: int) -> int:
 
 @cli.command()
 @click.option("--cases", type=int, default=100, metavar="N", show_default=True, help="How many networks.")
-@click.option("--seed", type=int, default=0, metavar="N", show_default=True, help="Which networks.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", show_default=True, help="Which networks.")
 def fuzz(cases: int, seed: int) -> int:
     """Compare random networks; the first that fails is made as small as possible and printed as code.
 
@@ -194,7 +203,7 @@ def _can_show_marks() -> bool:
     from parity.report.text import MARKS
 
     try:
-        "".join(MARKS.values()).encode(sys.stdout.encoding)
+        "".join(MARKS.values()).encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         return False
     return True

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from parity.errors import NothingConcluded
-from parity.trace import Place, Trace
+from parity.trace import INPUT, Place, Trace
 
-__all__ = ["GATE", "Row", "compare_local", "compare_whole", "gate", "judge", "settled"]
+__all__ = ["GATE", "Row", "compare_local", "compare_whole", "gate", "incomparable", "judge", "missing", "settled"]
 
 GATE = 1e-11
 """Of a tensor's largest element: the float64 gate. In 10,000 random networks the worst correct tensor was at 3.1e-13,
@@ -21,7 +21,10 @@ GATE_OF_NETWORK = 1e-14
 """Of the largest element of all forward, all backward or all updated tensors: for tensors that cancel to zero, such as
 the gradient by a bias in front of a batch normalisation."""
 
-NEAR_A_KINK = "within rounding of a kink the two runs went apart; judged on the reference's own tensors, as in float32"
+NEAR_A_KINK = (
+    "the whole runs are further apart than the gate, but every operation of both is right: rounding decided a kink, a "
+    "tie or a clip, or something close to a singularity grew; judged operation by operation"
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,18 @@ def compare_whole(subject: Trace, reference: Trace, places: Sequence[Place]) -> 
     ]
 
 
+def missing(reference: Trace, subject: Mapping[str, Any], places: Sequence[Place]) -> list[Row]:
+    """A row out of budget for each tensor of the reference that the subject does not have: where nothing is compared,
+    nothing agrees."""
+    known = {place.tensor: place for place in places}
+    rows = []
+    for name, tensor in reference.tensors.items():
+        if name not in subject and name != INPUT:
+            place = known.get(name, Place(name, "nothing in scratchnet", "backward"))
+            rows.append(incomparable(place, np.shape(tensor), "the subject has no such tensor"))
+    return rows
+
+
 def compare_local(
     replayed: Mapping[str, Any], bounds: Mapping[str, np.ndarray], reference: Trace, places: Sequence[Place]
 ) -> list[Row]:
@@ -112,9 +127,7 @@ def judge(place: Place, subject: Any, reference: Any, allowed: np.ndarray | floa
     """One tensor: every element against what is allowed there, or anywhere."""
     s, r = np.asarray(subject), np.asarray(reference)
     if s.shape != r.shape:
-        note = f"shape {s.shape} where the reference has {r.shape}"
-        return Row(place.tensor, place.computed_by, r.shape, np.inf, (), np.nan, np.nan, np.inf, 0.0, r.size, r.size,
-                   np.inf, np.inf, np.inf, note=note)  # fmt: skip
+        return incomparable(place, r.shape, f"shape {s.shape} where the reference has {r.shape}")
     allowed = np.broadcast_to(allowed, r.shape)
     with np.errstate(all="ignore"):
         difference = _difference(s, r)
@@ -147,6 +160,13 @@ def judge(place: Place, subject: Any, reference: Any, allowed: np.ndarray | floa
         below_noise=bool(np.all(np.abs(r) <= allowed)),
         note="NaN on both sides" if np.any(np.isnan(s) & np.isnan(r)) else "",
     )
+
+
+def incomparable(place: Place, shape: tuple[int, ...], note: str) -> Row:
+    """The row of a tensor that cannot be compared, which is as wrong as can be; note: why."""
+    size = int(np.prod(shape))
+    return Row(place.tensor, place.computed_by, shape, np.inf, (), np.nan, np.nan, np.inf, 0.0, size, size,
+               np.inf, np.inf, np.inf, note=note)  # fmt: skip
 
 
 def _difference(s: np.ndarray, r: np.ndarray) -> np.ndarray:

@@ -65,6 +65,7 @@ def _file(path: Path, seed: int) -> Subject:
 
     read = keras_file.read(path)
     compiled = read.compile_config or {}
+    _require_plain(path.name, compiled)
     spec = Spec(path.name, read.config, compiled.get("loss"), optimizer=_optimizer(compiled), seed=seed)
     return Subject(spec, None if read.variables is None else _by_name(spec, read.variables))
 
@@ -96,9 +97,33 @@ def _live(model: Any, loss: Any, seed: int) -> Subject:
         )
     if not model.built:
         raise UsageError(f"{model.name}: the model has no weights yet; give it keras.Input(shape), or call build")
+    if not type(model).__module__.startswith("keras."):
+        raise UsageError(f"model: expected Keras's own Sequential; received a class of {type(model).__module__}, whose "
+                         "methods may compute something else")  # fmt: skip
+    _require_keras_functions(model)
     compiled: Mapping[str, Any] = getattr(model, "get_compile_config", dict)() or {}
+    _require_plain(model.name, compiled)
     spec = Spec(model.name, model.get_config(), compiled.get("loss"), optimizer=_optimizer(compiled), seed=seed)
     return Subject(spec, keras.weights_of(model))
+
+
+def _require_keras_functions(model: Any) -> None:
+    """`UsageError` for functions of the user's: a config knows them by name only, and another of that name would be
+    compared."""
+    functions = {f"activation of {layer.name}": getattr(layer, "activation", None) for layer in model.layers}
+    functions["loss"] = getattr(model, "loss", None)
+    for what, function in functions.items():
+        module = getattr(function, "__module__", None) or "keras."
+        if callable(function) and not module.startswith("keras."):
+            name = f"{module}.{getattr(function, '__name__', type(function).__name__)}"
+            raise UsageError(f"{model.name}: the {what} is {name}, not one of Keras's; only those can be compared")
+
+
+def _require_plain(name: str, compiled: Mapping[str, Any]) -> None:
+    if compiled.get("loss_weights") is not None:
+        raise UsageError(
+            f"{name}: compiled with loss_weights={compiled['loss_weights']}, which is not supported; leave it out"
+        )
 
 
 def _optimizer(compiled: Mapping[str, Any]) -> Any:

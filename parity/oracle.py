@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from parity import trace
-from parity.budget import Bounded
+from parity.budget import FLOAT32, Arithmetic, Bounded
 from parity.runners import scratch
 from parity.spec import Spec
 from parity.trace import Trace, Weights
@@ -32,10 +32,14 @@ SAME_RUN = 0.01  # of a tensor's norm; rounding of a float32 run was measured at
 VOTERS = 256  # samples: finite differences take some 40 runs for each tensor
 
 
-def bounds(spec: Spec, weights: Weights, reference: Trace, y: np.ndarray) -> dict[str, np.ndarray]:
-    """The rounding bound of each tensor, from the tensors that the reference put into its operation."""
-    results = scratch.replay(spec, weights, reference, y, Bounded)
-    return {name: value.bound() + FLUSHED for name, value in results.items()}
+def bounds(
+    spec: Spec, weights: Weights, reference: Trace, y: np.ndarray, arithmetic: Arithmetic = FLOAT32
+) -> dict[str, np.ndarray]:
+    """The rounding bound of each tensor in this arithmetic, from the tensors that the reference put into its
+    operation."""
+    results = scratch.replay(spec, weights, reference, y, lambda array: Bounded(array, None, arithmetic))
+    flushed = FLUSHED if arithmetic is FLOAT32 else 0.0
+    return {name: value.bound() + flushed for name, value in results.items()}
 
 
 def floors(subject: Trace, reference: Trace, exact: Trace) -> dict[str, float]:

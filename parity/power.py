@@ -18,13 +18,15 @@ BOUNDED = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 
 SATURATED = 0.01  # of the elements of a layer: below, the others show a wrong derivative a hundred times
 
+OTHERWISE_IN_INFERENCE = ("BatchNormalization", "Dropout")  # layers that compute something else there
+
 OTHER_EPSILON = 1e-5  # what other frameworks have where Keras has 1e-3: the epsilon that is most often confused with it
 
 
 def skipped(places: Sequence[Place], compared: Mapping[str, Row], reference: Trace, optimizer: Any) -> dict[str, str]:
     """What was not compared, and why."""
-    reason = {True: "the subject has none", False: "the reference has none: the loss does not come this way"}
-    missing = {p.tensor: reason[p.tensor in reference] for p in places if p.tensor not in compared}
+    reason = "the reference has none: the loss does not come this way"
+    missing = {p.tensor: reason for p in places if p.tensor not in compared}
     return missing if optimizer is not None else {**missing, "updated weights": "no optimizer that scratchnet has"}
 
 
@@ -43,9 +45,15 @@ def powerless(rows: Sequence[Row], reference: Trace) -> str:
 
 
 def blind_spots(
-    layers: Sequence[Mapping[str, Any]], weights: Weights, reference: Trace, rows: Sequence[Row], dtype: str
+    layers: Sequence[Mapping[str, Any]],
+    weights: Weights,
+    reference: Trace,
+    rows: Sequence[Row],
+    dtype: str,
+    optimizer_keeps: bool,
 ) -> Iterator[str]:
-    """What a mistake could hide behind on these inputs and weights, a sentence each. layers: entries of the config."""
+    """What a mistake could hide behind on these inputs and weights, a sentence each. layers: entries of the config;
+    optimizer_keeps: whether the optimizer has a state."""
     if len(reference[trace.INPUT]) == 1:
         yield "a batch of one: a missing 1/m, and a mean where a sum belongs, look right"
     yield from _constant(weights)
@@ -60,7 +68,12 @@ def blind_spots(
             before = trace.output(entry["config"]["name"])
     zero = [row.tensor for row in rows if row.below_noise]
     if zero:
-        yield f"zero within rounding, judged on the scale of what was summed: {', '.join(zero)}"
+        yield f"no larger than their rounding, judged on the scale of what was summed: {', '.join(zero)}"
+    stateful = [e["config"]["name"] for e in layers if e["class_name"] in OTHERWISE_IN_INFERENCE]
+    if stateful:
+        yield f"the other one of training and inference, and what is kept between passes: {', '.join(stateful)}"
+    if optimizer_keeps:
+        yield "one step only, from fresh state: what the optimizer keeps from step to step (momentum)"
 
 
 def _constant(weights: Weights) -> Iterator[str]:

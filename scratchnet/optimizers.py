@@ -6,7 +6,7 @@ import numpy as np
 
 from scratchnet import registry
 from scratchnet.activations import float32
-from scratchnet.registry import Entry, register
+from scratchnet.registry import Entry, UnknownArgument, register
 
 __all__ = ["SGD", "Optimizer", "get"]
 
@@ -47,6 +47,10 @@ class SGD(Optimizer):
     def __init__(
         self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False, name: str | None = None
     ):
+        if not isinstance(learning_rate, int | float | np.number):
+            raise UnknownArgument(
+                f"SGD: learning_rate must be a number; received {learning_rate!r}; schedules are not supported"
+            )
         if not 0 <= momentum <= 1:
             raise ValueError(f"SGD: momentum must be between 0 and 1; received {momentum}")
         if nesterov and momentum == 0:

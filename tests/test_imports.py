@@ -26,8 +26,9 @@ PARITY_ROWS = (
     {"pipeline", "golden", "fuzz", "score"},
     {"models", "cases", "oracle", "power", "precision", "probe", "data", "known"},
     {"report"},
+    {"diagnose"},
     {"mistakes"},
-    {"runners", "weights", "compare", "diagnose"},
+    {"runners", "weights", "compare"},
     {"trace", "budget", "spec"},
 )
 # Which part of scratchnet a module of parity may know; the others none.
@@ -40,7 +41,7 @@ KNOWS_SCRATCHNET = {
     "parity.spec": "scratchnet.registry",
 }
 KNOWS_FRAMEWORKS = ("parity.runners", "parity.data", "parity.weights")
-KNOWS_ARRAYS_ONLY = ("parity.compare", "parity.diagnose", "parity.report", "parity.budget", "parity.trace")
+KNOWS_ARRAYS_ONLY = ("parity.compare", "parity.report", "parity.budget", "parity.trace")
 
 
 class Import(NamedTuple):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import inf
+from typing import TYPE_CHECKING, Any
 
 from parity.compare import Row
+
+if TYPE_CHECKING:
+    from parity.diagnose import Finding
 
 __all__ = ["Check", "Report", "share"]
 
@@ -20,6 +24,18 @@ def share(budgets: float) -> str:
     return ">1" if shown == "1" and budgets > 1 else shown
 
 
+def how_far(row: Row) -> str:
+    """By how much a row is out of budget, or why it cannot be compared."""
+    return row.note if row.note and row.budgets == inf else f"{share(row.budgets)} times the allowed difference"
+
+
+def _cause(check: Check) -> str:
+    """The cause of the first wrong tensor, in the words of the catalogue."""
+    row = check.first_wrong
+    found = next((f.cause for f in check.findings if row is not None and f.tensor == row.tensor), None)
+    return f"{found.code}: {found.text}" if found else ""
+
+
 def _first(sentences: Iterable[str]) -> str:
     return next((sentence for sentence in sentences if sentence), "")
 
@@ -31,8 +47,9 @@ class Check:
     modes: the ways the reference ran (eager, function); each row is the worse of them, and says which.
     skipped: tensors that only one side has, with the reason. powerless: why this check could not have failed; empty
     where it could. blind: what a mistake could hide behind. kinks: which gradients have two right answers.
-    vote: where the sides differ, whose gradient finite differences find right, or which arithmetic explains it.
-    end_to_end: whether that matters to a whole float32 run.
+    findings: every wrong tensor, with the mistake that explains it where one does. vote: where the sides differ, whose
+    gradient finite differences find right, or which arithmetic explains it. end_to_end: whether that matters to a whole
+    float32 run.
     """
 
     network: str
@@ -44,6 +61,7 @@ class Check:
     powerless: str = ""
     blind: tuple[str, ...] = ()
     kinks: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     vote: str = ""
     end_to_end: str = ""
 
@@ -108,11 +126,17 @@ class Report:
         more = f"; {others} more {'tensor is' if others == 1 else 'tensors are'} out of budget" if others else ""
         return (
             f"No: {row.tensor} is the first tensor that differs, computed by {row.computed_by} "
-            f"({check.network}, {check.loss}, {check.dtype}): {share(row.budgets)} times the allowed difference{more}"
-            + "".join(
-                f"; {said}" for said in (_first(c.vote for c in failed), _first(c.end_to_end for c in failed)) if said
-            )
+            f"({check.network}, {check.loss}, {check.dtype}): {how_far(row)}{more}"
+            + "".join(f"; {said}" for said in self._explanations(failed) if said)
             + "."
+        )
+
+    def _explanations(self, failed: Sequence[Check]) -> tuple[str, ...]:
+        """The cause, who is right, and whether it matters: each as the first check that knows says it."""
+        return (
+            _first(_cause(check) for check in failed),
+            _first(check.vote for check in failed),
+            _first(check.end_to_end for check in failed),
         )
 
     def _agreement(self) -> str:

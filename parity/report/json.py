@@ -18,6 +18,8 @@ back; what JSON has no number for is one of the strings "nan", "inf" and "-inf".
       powerless        why it could not have failed; "" where it could
       blind            what a mistake could hide behind on these inputs, a sentence each
       kinks            gradients exactly at a kink or a tie, where either side is an answer, a sentence each
+      findings         the wrong tensors: tensor, computed_by, budgets, residual (what the error looks like), and cause:
+                       null, or code, text, right and wrong formula, and explains, its share of the error
       vote             where the sides differ: whose gradient finite differences find right; "" where they cannot tell
       end_to_end       where the sides differ: whether it matters to a whole float32 run; "" elsewhere
       skipped          tensor -> why it was not compared
@@ -41,11 +43,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
 
 from parity.compare import Row
 from parity.report import Check, Report
+
+if TYPE_CHECKING:
+    from parity.diagnose import Finding
 
 __all__ = ["SCHEMA_VERSION", "render"]
 
@@ -79,11 +84,16 @@ def _check(check: Check) -> dict[str, Any]:
         "powerless": check.powerless,
         "blind": list(check.blind),
         "kinks": list(check.kinks),
+        "findings": [_finding(finding) for finding in check.findings],
         "vote": check.vote,
         "end_to_end": check.end_to_end,
         "skipped": check.skipped,
         "rows": [_row(row) for row in check.rows],
     }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return asdict(finding)
 
 
 def _row(row: Row) -> dict[str, Any]:

@@ -8,6 +8,7 @@ reader misses least, until they fit; a line says which.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import inf
 from textwrap import wrap
 from typing import NamedTuple
 
@@ -92,6 +93,14 @@ def _check(check: Check, columns: dict[_Column, int], width: int | None, marks: 
         yield Line(_joined(marks[row.passed], cells, columns, marks), "" if row.passed else "red")
     if check.first_wrong:
         yield from _prose(_first_wrong(check.first_wrong), width, "red")
+    for finding in check.findings:
+        if finding.cause is not None:
+            cause = finding.cause
+            yield from _prose(f"cause: {finding.tensor}: {cause.code}: {cause.text}", width, "red")
+            yield from _prose(f"  right: {cause.right}", width)
+            yield from _prose(f"  yours: {cause.wrong}", width)
+        elif finding.residual:
+            yield from _prose(f"the error of {finding.tensor}: {finding.residual}", width)
     for sentence in (check.vote, check.end_to_end):
         if sentence:
             yield from _prose(sentence, width, "red")
@@ -109,6 +118,8 @@ def _check(check: Check, columns: dict[_Column, int], width: int | None, marks: 
 
 
 def _first_wrong(row: Row) -> str:
+    if row.note and row.budgets == inf:
+        return f"first wrong: {row.tensor}, computed by {row.computed_by}: {row.note}"
     return (
         f"first wrong: {row.tensor}, computed by {row.computed_by}: {row.outside} of {row.size} elements are out of "
         f"budget; worst at {row.index} ({row.mode}): scratchnet {_value(row.subject)}, Keras {_value(row.reference)}, "

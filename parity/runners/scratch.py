@@ -16,9 +16,32 @@ from parity.runners.steps import Operation, Settle, walk
 from parity.spec import Spec
 from parity.trace import Trace, Weights
 from scratchnet import losses, optimizers
+from scratchnet.registry import Entry
 from scratchnet.sequential import Chain
 
-__all__ = ["Network", "build", "knows_optimizer", "loss", "replay", "require_labels", "run", "run_with", "two_sided"]
+__all__ = [
+    "Broken",
+    "Network",
+    "build",
+    "keeps_state",
+    "knows_optimizer",
+    "loss",
+    "replay",
+    "require_indices",
+    "require_labels",
+    "run",
+    "run_with",
+    "two_sided",
+]
+
+
+class Broken(Exception):
+    """An operation of scratchnet that raised: a finding, like a wrong number."""
+
+    def __init__(self, computed_by: str, shapes: Mapping[str, tuple[int, ...]], error: Exception):
+        arrays = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        super().__init__(f"{type(error).__name__}: {error}; the arrays there: {arrays}")
+        self.computed_by = computed_by
 
 
 @dataclass(frozen=True)
@@ -82,6 +105,15 @@ def build(spec: Spec) -> Chain:
     return chain
 
 
+def require_indices(network: Network, x: np.ndarray) -> None:
+    """`UsageError` for samples that are no indices, where the network takes them."""
+    if network.indices is None:
+        return
+    if np.any(x != np.trunc(x)) or np.min(x) < -network.indices or np.max(x) >= network.indices:
+        received = f"{np.min(x)} to {np.max(x)}, {x.dtype}"
+        raise UsageError(f"x: {network.name} takes whole numbers below {network.indices}; received {received}")
+
+
 def require_labels(spec: Spec, y: np.ndarray, outputs: tuple[int, ...]) -> None:
     """`UsageError` for labels that the loss cannot take. outputs: the shape of the predictions, batch first."""
     try:
@@ -98,13 +130,46 @@ def knows_optimizer(identifier: Any) -> bool:
         return False
 
 
+def keeps_state(spec: Spec) -> bool:
+    """Whether the optimizer keeps something from step to step."""
+    optimizer = optimizers.get(spec.optimizer)
+    return optimizer is not None and bool(optimizer.zero_state(np.zeros(1)))
+
+
 def layers(chain: Chain) -> tuple[trace.Layer, ...]:
     """The layers as a trace names them."""
     return tuple(trace.Layer.from_config(layer.to_json(), tuple(layer.trainable_weights)) for layer in chain.layers)
 
 
 def run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Trace:
-    """One forward and one backward pass of the whole network."""
+    """One forward and one backward pass of the whole network. `Broken` where an operation raises."""
+    try:
+        return _run(spec, weights, x, y)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise _broken(error) from error
+
+
+def _broken(error: Exception) -> Exception:
+    """The error with the operation that raised it, found as the innermost call of a registered entry."""
+    culprit, frame = None, error.__traceback__
+    while frame is not None:
+        for name in ("layer", "self"):  # of the chain that calls it, or of the entry itself
+            if isinstance(entry := frame.tb_frame.f_locals.get(name), Entry):
+                culprit = entry, frame.tb_frame
+        frame = frame.tb_next
+    if culprit is None:
+        return error
+    entry, inner = culprit
+    backward = any(word in inner.f_code.co_name for word in ("backward", "derivative"))
+    words = [entry.registered_name, getattr(entry, "name", None) or "", "backward" if backward else "forward"]
+    shapes = {name: value.shape for name, value in inner.f_locals.items() if isinstance(value, np.ndarray)}
+    shapes.update({name: value.shape for name, value in getattr(entry, "weights", {}).items()})
+    return Broken(" ".join(word for word in words if word), shapes, error)
+
+
+def _run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Trace:
     chain = _with_weights(spec, weights, lambda array: array)
     criterion = losses.get(spec.loss)
     passed = chain.forward(x, spec.training)

@@ -194,7 +194,7 @@ FUNCTIONS: dict[Any, tuple[Function, ...]] = {
         lambda a: np.where(a * 0.3 > 0, np.zeros_like(a), a),
     ),
     np.clip: (lambda a: np.clip(a, -0.1, 1e-7), lambda a: np.clip(a * 0.3, -0.1, 0.1)),
-    np.concatenate: (lambda a: np.concatenate([a * 0.3, a], axis=-1),),
+    np.concatenate: (lambda a: np.concatenate([a * 0.3, a], axis=-1), lambda a: np.concatenate([a * 0.3, a], 1)),
     np.stack: (lambda a: np.stack([a * 0.3, a]),),
     np.pad: (
         lambda a: np.pad(a * 0.3, ((1, 0), (0, 2))),

@@ -188,8 +188,8 @@ def test_the_document_has_the_documented_keys():
     assert list(document) == ["schema_version", "verdict", "passed", "sentence", "command", "data", "batch", "seed",
                               "environment", "checks"]  # fmt: skip
     (one,) = document["checks"]
-    assert list(one) == ["network", "loss", "dtype", "modes", "passed", "powerless", "blind", "kinks", "vote",
-                         "end_to_end", "skipped", "rows"]  # fmt: skip
+    assert list(one) == ["network", "loss", "dtype", "modes", "passed", "powerless", "blind", "kinks", "findings",
+                         "vote", "end_to_end", "skipped", "rows"]  # fmt: skip
     assert document["schema_version"] == 1
     assert (one["modes"], one["skipped"]) == (["eager", "function"], {"a": "b"})
     words = inspect.getdoc(as_json).replace(",", " ").split()
