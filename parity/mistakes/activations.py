@@ -689,6 +689,16 @@ def _(op: Operation) -> Outputs | None:
     return None if op["x"].shape[-1] == 1 else {"dx": op["dy"] * op["y"] * (1 - op["y"])}
 
 
+UNLESS_ORTHOGONAL = "unless sum(dy y) is 0, as behind a cross-entropy that divides by the sum of the probabilities"
+
+
+def _orthogonal(op: Operation) -> bool:
+    """Whether sum(dy y) is 0 in every row but for rounding: n terms, each off by a few units."""
+    terms = op["dy"] * op["y"]
+    rounding = 8 * terms.shape[-1] * np.finfo(terms.dtype).eps * np.sum(np.abs(terms), axis=-1)
+    return bool(np.all(np.abs(np.sum(terms, axis=-1)) <= rounding))
+
+
 @mistake(
     "softmax-off-diagonal-sign",
     on="softmax",
@@ -696,9 +706,12 @@ def _(op: Operation) -> Outputs | None:
     text="the sum is subtracted, not added: off the diagonal the Jacobian is -y_i y_j",
     right="dx = y (dy - sum(dy y))",
     wrong="dx = y (dy + sum(dy y))",
+    shows=UNLESS_ORTHOGONAL,
 )
-def _(op: Operation) -> Outputs:
-    return {"dx": op["y"] * (op["dy"] + np.sum(op["dy"] * op["y"], axis=-1, keepdims=True))}
+def _(op: Operation) -> Outputs | None:
+    return (
+        None if _orthogonal(op) else {"dx": op["y"] * (op["dy"] + np.sum(op["dy"] * op["y"], axis=-1, keepdims=True))}
+    )
 
 
 @mistake(
@@ -708,9 +721,10 @@ def _(op: Operation) -> Outputs:
     text="the term -y sum(dy y) of the softmax derivative is missing",
     right="dx = y (dy - sum(dy y))",
     wrong="dx = y dy",
+    shows=UNLESS_ORTHOGONAL,
 )
-def _(op: Operation) -> Outputs:
-    return {"dx": op["y"] * op["dy"]}
+def _(op: Operation) -> Outputs | None:
+    return None if _orthogonal(op) else {"dx": op["y"] * op["dy"]}
 
 
 @mistake(
@@ -720,10 +734,10 @@ def _(op: Operation) -> Outputs:
     text="the sum of the derivative runs over the whole batch: each row has its own Jacobian",
     right="dx = y (dy - sum(dy y, axis=-1))",
     wrong="dx = y (dy - sum(dy y))",
-    shows="with more than one row",
+    shows=f"with more than one row, {UNLESS_ORTHOGONAL}",
 )
 def _(op: Operation) -> Outputs | None:
-    if op["x"].size == op["x"].shape[-1]:
+    if op["x"].size == op["x"].shape[-1] or _orthogonal(op):
         return None
     return {"dx": op["y"] * (op["dy"] - np.sum(op["dy"] * op["y"]))}
 

@@ -157,7 +157,7 @@ def test_the_json_of_a_mismatch(parity, wrong_sign):
         (["check", "tanh-16", "sigmoid-500"], "unexpected extra argument (sigmoid-500)"),
         (["check", "--batch", "many"], "'many' is not a valid integer"),
         (["check", "--seed", "0.5"], "'0.5' is not a valid integer"),
-        (["check", "--batch", "0"], "batch: expected at least 1 sample; received 0"),
+        (["check", "--batch", "0"], "batch: expected a whole number of at least 1; received 0"),
         (["check", "--dtype", "float16"], "dtype: expected float32, float64 or both; received 'float16'"),
         (["check", "tanh-16", "--data", "digits", "--batch", "9999"], "9999"),
         (["check", "activation-tanh", "--data", "digits"], "not 28x28 digits"),

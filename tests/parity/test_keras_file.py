@@ -47,10 +47,10 @@ def model(keras):
     model = keras.Sequential(
         [
             layers.Input((4, 3)),
-            layers.Flatten(),
+            layers.Flatten(name="flatten"),
             layers.Dense(5, name="dense_1"),
-            layers.BatchNormalization(),
-            layers.Dropout(0.5),
+            layers.BatchNormalization(name="batch_normalization"),
+            layers.Dropout(0.5, name="dropout"),
             layers.Dense(5, name="dense"),
         ]
     )

@@ -268,7 +268,7 @@ def test_a_config_without_the_input_shape_says_what_to_add() -> None:
     ("arguments", "message"),
     [
         ({"dtype": "float16"}, "dtype: expected float32, float64 or both; received 'float16'"),
-        ({"batch": 0}, "batch: expected at least 1 sample; received 0"),
+        ({"batch": 0}, "batch: expected a whole number of at least 1; received 0"),
         ({"x": X}, "x and y go together"),
         ({"y": Y}, "x and y go together"),
         ({"batch": 10**6}, "batch: 1000000 samples asked for"),
