@@ -32,6 +32,8 @@ def reduced(rows: Sequence[Row], subject: Mapping[str, Any], reference: Trace) -
     """The format that would explain every row that is out of budget, in a sentence; "" where none does. subject: what
     the rows were judged by."""
     wrong = [row for row in rows if not row.passed]
+    if any(row.budgets == np.inf for row in wrong):
+        return ""  # another shape, or nothing there: no arithmetic explains that
     if not wrong or not all(row.computed_by.startswith(PRODUCTS) for row in wrong):
         return ""
     if not any(row.outside > MOST * row.size for row in wrong):
