@@ -114,7 +114,8 @@ def test_dtypes_are_kept_through_training(dtype, rng):
     assert chain.predict(x).dtype == dtype
 
 
-def test_training_learns(rng):
+def test_training_learns(rng, seeded):
+    seeded(1)  # the start weights and the order of the samples; without it accuracy ends anywhere from 0.89 to 1
     x = rng.standard_normal((200, 4))
     y = (x[:, 0] * x[:, 1] > 0).astype(int)
     chain = Sequential([Dense(16, "tanh"), Dense(2, "softmax")])
