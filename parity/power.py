@@ -27,7 +27,15 @@ def skipped(places: Sequence[Place], compared: Mapping[str, Row], reference: Tra
     """What was not compared, and why."""
     reason = "the reference has none: the loss does not come this way"
     missing = {p.tensor: reason for p in places if p.tensor not in compared}
+    missing |= {name: _overflow(row) for name, row in compared.items() if not row.compared}
     return missing if optimizer is not None else {**missing, "updated weights": "no optimizer that scratchnet has"}
+
+
+def _overflow(row: Row) -> str:
+    return (
+        f"the allowed difference of {row.unjudged} of {row.size} elements overflows, or both sides do, so right and "
+        "wrong look the same there; try smaller inputs or weights"
+    )
 
 
 def powerless(rows: Sequence[Row], reference: Trace) -> str:
@@ -37,6 +45,9 @@ def powerless(rows: Sequence[Row], reference: Trace) -> str:
         return "no gradient was compared"
     if any(np.any(np.isnan(reference[row.tensor])) for row in gradients):
         return "a gradient of the reference is NaN, so right and wrong look the same; try smaller inputs or weights"
+    gradients = [row for row in gradients if row.compared]
+    if not gradients:
+        return "the allowed difference of every gradient overflows, or the gradient does; try smaller inputs or weights"
     if not any(np.any(reference[row.tensor]) for row in gradients):
         return "every gradient is exactly zero, so a backward pass that returns zeros would pass"
     if all(row.below_noise for row in gradients):
@@ -66,12 +77,15 @@ def blind_spots(
             yield from _units(entry, reference)
             yield from _epsilon(entry, reference[before], dtype)
             before = trace.output(entry["config"]["name"])
-    zero = [row.tensor for row in rows if row.below_noise]
+    zero = [row.tensor for row in rows if row.below_noise and row.compared]
     if zero:
         yield f"no larger than their rounding, judged on the scale of what was summed: {', '.join(zero)}"
     stateful = [e["config"]["name"] for e in layers if e["class_name"] in OTHERWISE_IN_INFERENCE]
     if stateful:
-        yield f"the other one of training and inference, and what is kept between passes: {', '.join(stateful)}"
+        yield f"the other one of training and inference: {', '.join(stateful)}"
+    dropping = [e["config"]["name"] for e in layers if e["class_name"] == "Dropout"]
+    if dropping:
+        yield f"passes after the first, in which other cells are dropped: {', '.join(dropping)}"
     if optimizer_keeps:
         yield "one step only, from fresh state: what the optimizer keeps from step to step (momentum)"
 

@@ -3,8 +3,9 @@
 Forward: `input`, then for each layer `<layer>/pre_activation` (where an activation follows) and `<layer>/output`, then
 `loss`. Backward, from the last layer to the first: `<layer>/output.gradient`, `<layer>/pre_activation.gradient` and
 `<layer>/<weight>.gradient`, at last `input.gradient`. A gradient is of the loss, by the tensor before the dot. Then
-`<layer>/<weight>.updated`, the weights after one step of the optimizer. A tensor that a runner cannot see is left out:
-`tape.gradient` gives none for outputs that a loss bypasses by cached logits.
+`<layer>/<weight>.updated`, the weights after one step of the optimizer; moving averages, which the forward pass itself
+changes, come with the outputs of their layer. A tensor that a runner cannot see is left out: `tape.gradient` gives none
+for outputs that a loss bypasses by cached logits.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = [
     "Weights",
     "flow",
     "gradient",
+    "of_samples",
     "output",
     "pre_activation",
     "updated",
@@ -52,14 +54,23 @@ def updated(weight: str) -> str:
     return f"{weight}.updated"
 
 
+def of_samples(tensor: str) -> bool:
+    """Whether a tensor lies between layers, a row for each sample, or is the gradient by one that does."""
+    return tensor.removesuffix(".gradient").endswith(("/output", "/pre_activation"))
+
+
 @dataclass(frozen=True)
 class Layer:
-    """What a trace has to know of a layer: its name, its class, its weights, and whether an activation follows."""
+    """What a trace has to know of a layer: its name, its class, its weights, and whether an activation follows.
+
+    weights: those that gradients are taken by; moving: those that the forward pass gives new values.
+    """
 
     name: str
     kind: str
     weights: tuple[str, ...]
     activation: str | None  # None where there is none to look behind: linear, or a layer that is only an activation
+    moving: tuple[str, ...] = ()
 
     @property
     def has_pre_activation(self) -> bool:
@@ -92,6 +103,8 @@ def flow(layers: tuple[Layer, ...], loss: str, optimizer: str | None = None) -> 
             yield Place(output(layer.name), f"{layer.activation} of {layer.name} forward", "forward")
         else:
             yield Place(output(layer.name), f"{layer.kind} {layer.name} forward", "forward")
+        for weight in layer.moving:
+            yield Place(updated(f"{layer.name}/{weight}"), f"{layer.kind} {layer.name} forward", "forward")
     yield Place(LOSS, f"{loss} forward", "forward")
     below = f"{loss} backward"
     for layer in reversed(layers):

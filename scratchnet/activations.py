@@ -38,6 +38,11 @@ class ActivationFunction(Entry):
         """dx for the upstream gradient dy, given what `forward` took and returned."""
         raise NotImplementedError
 
+    def two_sided(self, x: np.ndarray) -> np.ndarray | None:
+        """Where the derivative jumps, so that the one from either side is an answer; booleans in the shape of x. None
+        where it never does."""
+        return None
+
     def as_value(self) -> Any:
         """Keras writes an activation as its bare name; one with arguments has none there and keeps its full JSON."""
         return self.registered_name if vars(self) == vars(type(self)()) else serialize(self)

@@ -57,6 +57,11 @@ class Loss(Entry):
         """Derivative of the sum of `per_sample` by y_pred, (batch, ..., K)."""
         raise NotImplementedError
 
+    def two_sided(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray | None:
+        """Where the derivative by y_pred jumps, so that the one from either side is an answer; booleans in its shape.
+        None where it never does."""
+        return None
+
     def uses(self, logits: np.ndarray | None) -> bool:
         """Whether the loss is computed from `logits` rather than from the predictions."""
         return False
@@ -145,6 +150,9 @@ class MeanAbsoluteError(Loss):
 
     def derivative(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
         return np.sign(y_pred - y_true) / y_pred.shape[-1]
+
+    def two_sided(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
+        return self.targets(y_true, y_pred) == y_pred
 
 
 @register("Huber", "huber")

@@ -10,8 +10,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Self, TypeVar
 
-import numpy as np
-
 __all__ = ["Entry", "UnknownArgument", "UnknownName", "deserialize", "entries", "find", "get", "register", "serialize"]
 
 T = TypeVar("T", bound=type)
@@ -138,11 +136,6 @@ class Entry:
         """The constructor's arguments as plain data, in Keras's names."""
         neutral = {name: value for name, value in self.neutral.items() if name not in self.unwritten}
         return {**{name: _plain(getattr(self, name)) for name in self.arguments()}, **neutral}
-
-    def two_sided(self, x: np.ndarray) -> np.ndarray | None:
-        """Where the derivative by x jumps, so that either side of the jump is an answer; booleans in the shape of x.
-        None where it never does."""
-        return None
 
     def as_value(self) -> Any:
         """How the config of another entry carries this one."""

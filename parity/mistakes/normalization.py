@@ -89,7 +89,7 @@ def _moments(x: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarr
 @both(
     "epsilon-outside-root",
     direction="forward",
-    text="epsilon belongs under the root",
+    text="this fits (x - mean) / (sqrt(var) + epsilon); Keras divides by sqrt(var + epsilon): put epsilon under the root",
     right="i = 1 / sqrt(v + epsilon)",
     wrong="i = 1 / (sqrt(v) + epsilon)",
     shows="where epsilon is not small against what rounding does to the variance",
@@ -106,7 +106,7 @@ def _(op: Operation) -> Outputs | None:
 @both(
     "epsilon-of-pytorch",
     direction="forward",
-    text="epsilon is 1e-5, PyTorch's default; Keras's is 1e-3, and it is an argument of the layer",
+    text="this fits epsilon=1e-5, PyTorch's default; Keras has 1e-3, and it is an argument of the layer",
     right="i = 1 / sqrt(v + epsilon)",
     wrong="i = 1 / sqrt(v + 1e-5)",
     shows="where the layer's epsilon is another one",
@@ -271,6 +271,79 @@ def _forward_over(op: Operation, axes: tuple[int, ...]) -> Outputs | None:
     return {"z": replace(n, mean=mean, variance=variance).z}
 
 
+# -- forward: the moving averages --------------------------------------------------------------------------------------
+
+
+@mistake(
+    "batch-normalization-moving-averages-not-updated",
+    on="BatchNormalization",
+    direction="forward",
+    text="a training pass moves the moving averages; without it inference goes by their initial values",
+    right="moving = momentum moving + (1 - momentum) batch",
+    wrong="moving = moving",
+    shows="in training, with a momentum below 1",
+)
+def _(op: Operation) -> Outputs | None:
+    return _moved(op, lambda n, moving, batch: moving)
+
+
+@mistake(
+    "batch-normalization-momentum-exchanged",
+    on="BatchNormalization",
+    direction="forward",
+    text="momentum is the share that is kept; PyTorch's is the share of the batch, 1 - Keras's",
+    right="moving = momentum moving + (1 - momentum) batch",
+    wrong="moving = (1 - momentum) moving + momentum batch",
+    shows="in training, with a momentum other than 1/2",
+)
+def _(op: Operation) -> Outputs | None:
+    momentum = op.entry.momentum
+    return _moved(op, lambda n, moving, batch: moving * (1 - momentum) + batch * momentum)
+
+
+@mistake(
+    "batch-normalization-moving-variance-unbiased",
+    on="BatchNormalization",
+    direction="forward",
+    text="the moving variance moves towards the variance of the batch divided by n, as in the output; PyTorch's n - 1 "
+    "is not Keras's",
+    right="moving_variance = momentum moving_variance + (1 - momentum) sum (x - m)^2 / n",
+    wrong="moving_variance = momentum moving_variance + (1 - momentum) sum (x - m)^2 / (n - 1)",
+    shows="in training, with n above 1",
+)
+def _(op: Operation) -> Outputs | None:
+    def unbiased(n: Normalized, moving: np.ndarray, batch: np.ndarray) -> np.ndarray:
+        return _average(op, moving, batch * (n.count / (n.count - 1)))
+
+    return None if Normalized.of(op).count == 1 else _moved(op, unbiased, "moving_variance")
+
+
+@mistake(
+    "batch-normalization-moving-deviation",
+    on="BatchNormalization",
+    direction="forward",
+    text="the moving variance moves towards the variance of the batch, not towards its root, the standard deviation",
+    right="moving_variance = momentum moving_variance + (1 - momentum) v",
+    wrong="moving_variance = momentum moving_variance + (1 - momentum) sqrt(v)",
+    shows="in training",
+)
+def _(op: Operation) -> Outputs | None:
+    return _moved(op, lambda n, moving, batch: _average(op, moving, np.sqrt(batch)), "moving_variance")
+
+
+def _moved(
+    op: Operation, new: Callable[[Normalized, np.ndarray, np.ndarray], np.ndarray], *names: str
+) -> Outputs | None:
+    """new(n, moving, batch) for these moving averages, or both; None in inference, where nothing moves."""
+    n = Normalized.of(op)
+    batches = {"moving_mean": n.mean.reshape(-1), "moving_variance": n.variance.reshape(-1)}
+    return None if n.constant else {name: new(n, op[name], batches[name]) for name in names or batches}
+
+
+def _average(op: Operation, moving: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    return moving * op.entry.momentum + batch * (1 - op.entry.momentum)
+
+
 # -- backward: the gradient by the input -------------------------------------------------------------------------------
 # With h = dz gamma and means over the cells of a statistic, both layers have  dx = i (h - mean h - xh mean(h xh)).
 
@@ -390,6 +463,50 @@ def _input_gradient(op: Operation, through: Callable[[Normalized, np.ndarray], n
     """dx = i through(n, h); None in inference, where h is all there is."""
     n = Normalized.of(op)
     return None if n.constant else {"dx": n.inverse * through(n, op["dz"] * n.gamma)}
+
+
+# -- backward: another epsilon, as behind a forward pass that has it ---------------------------------------------------
+
+
+@both(
+    "gradient-epsilon-outside-root",
+    direction="backward",
+    text="the gradients have epsilon outside the root, too",
+    right="dx, dgamma of xh = (x - m) / sqrt(v + epsilon)",
+    wrong="dx, dgamma of xh = (x - m) / (sqrt(v) + epsilon)",
+    shows="where epsilon is not small against what rounding does to the variance",
+)
+def _(op: Operation) -> Outputs | None:
+    n = Normalized.of(op)
+    deviation = np.sqrt(n.variance)
+    inverse = 1 / (deviation + n.epsilon)
+    if np.any(deviation == 0) or np.all(np.abs(inverse / n.inverse - 1) <= n.rounding):
+        return None
+    h, xh = op["dz"] * n.gamma, (n.x - n.mean) * inverse
+    # The derivative of the deviation s is (x - m) / (n s), and that of 1 / (s + epsilon) by s is -1 / (s + epsilon)^2.
+    dx = inverse * (h if n.constant else h - n.average(h) - xh * n.average(h * (n.x - n.mean)) / deviation)
+    return _with_gamma(op, dx, xh)
+
+
+@both(
+    "gradient-epsilon-of-pytorch",
+    direction="backward",
+    text="the gradients have that epsilon, too",
+    right="dx, dgamma of xh = (x - m) / sqrt(v + epsilon)",
+    wrong="dx, dgamma of xh = (x - m) / sqrt(v + 1e-5)",
+    shows="where the layer's epsilon is another one",
+)
+def _(op: Operation) -> Outputs | None:
+    n = Normalized.of(op)
+    if n.epsilon == PYTORCH_EPSILON:
+        return None
+    n, h = replace(n, epsilon=PYTORCH_EPSILON), op["dz"] * n.gamma
+    dx = n.inverse * (h if n.constant else h - n.average(h) - n.xh * n.average(h * n.xh))
+    return _with_gamma(op, dx, n.xh)
+
+
+def _with_gamma(op: Operation, dx: np.ndarray, xh: np.ndarray) -> Outputs:
+    return {"dx": dx, "gamma": _over_samples(op["dz"] * xh)} if "gamma" in op else {"dx": dx}
 
 
 # -- backward: the gradients by gamma and beta -------------------------------------------------------------------------

@@ -31,9 +31,10 @@ class Operation:
 
     entry: the registered object that computes it; direction: forward, backward or update; layer: whose step it is.
     inputs and outputs are arrays by short names, which are the ones of the formulas in the docstring of the entry's
-    class: x, z, y, dy, dz, dx; y_true, y_pred, logits, loss, d; a weight's own name for the weight as an input, and for
-    the gradient by it as an output. tensors: output -> its name in a trace, where it has one. terms: what the layer's
-    forward saved for its backward. following: the layers behind this one, nearest first.
+    class: x, z, y, dy, dz, dx; y_true, y_pred, logits, loss, d; a weight's own name for the weight as an input, and as
+    an output for its new value (forward) or the gradient by it (backward). tensors: output -> its name in a trace,
+    where it has one. terms: what the layer's forward saved for its backward. following: the layers behind this one,
+    nearest first.
     """
 
     entry: Any  # the registered object; its arguments are attributes
@@ -105,9 +106,10 @@ class _Walk:
                 z = layer.activation.forward(z)  # linear, but run all the same: it may be what is wrong
             if kind != "activation":
                 seen = trace.pre_activation(named.name) if named.has_pre_activation else trace.output(named.name)
-                z = self._done(layer, "forward", named.name, {"x": x, **layer.weights}, {"z": z}, {"z": seen}, terms)[
-                    "z"
-                ]
+                moved = {name: updates[name] for name in named.moving if name in updates}
+                tensors = {"z": seen, **{name: trace.updated(f"{named.name}/{name}") for name in moved}}
+                outputs = {"z": z, **moved}
+                z = self._done(layer, "forward", named.name, {"x": x, **layer.weights}, outputs, tensors, terms)["z"]
             y = z
             if kind != "transform":
                 y = layer.activation.forward(z)

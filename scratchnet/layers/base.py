@@ -82,6 +82,12 @@ class Layer(Entry):
         """(dx, {weight name: gradient}) for the upstream gradient dy."""
         return self.transform_backward(saved, self.activation.backward(saved.z, saved.y, dy))
 
+    def ties(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Where an output is the largest of several inputs, and some of them are equal: (output, input), flat indices
+        into z and x. For each such input they list every output that it is the largest of, in the order of z, and of x
+        for each. None for a layer that does not choose."""
+        return None
+
     def store(self, updates: Mapping[str, np.ndarray]) -> None:
         """Keep what a training pass returned as `Saved.updates`."""
         self.weights.update(updates)
@@ -94,6 +100,10 @@ class Layer(Entry):
     def trainable_weights(self) -> dict[str, np.ndarray]:
         """The weights that gradients are returned for and that training changes."""
         return {n: w for n, w in self.weights.items() if self.trainable and n not in self.non_trainable}
+
+    def moving_weights(self, training: bool) -> tuple[str, ...]:
+        """The weights that a forward pass returns new values of, as `Saved.updates`: moving averages, in training."""
+        return tuple(n for n in self.weights if n in self.non_trainable) if training and self.trainable else ()
 
     def regularizer_of(self, weight: str) -> regularizers.Regularizer | None:
         """The penalty on this weight: the constructor's argument `<weight>_regularizer`."""

@@ -65,6 +65,15 @@ class MaxPooling2D(Layer):
         shared = sum((cell == z).astype(int) for cell in cells) > 1
         return self.windows.scatter([(shared & (cell == z)).astype(x.dtype) for cell in cells], x.shape) > 0
 
+    def ties(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        cells = self.windows.cells(x, fill=-np.inf)
+        shared = self.windows.cells(self.two_sided(x), fill=False)
+        numbers = self.windows.cells(np.arange(x.size).reshape(x.shape), fill=-1)
+        z = reduce(np.fmax, cells)
+        wins = np.stack([at & (cell == z) for at, cell in zip(shared, cells, strict=True)], axis=-1)
+        window, position = np.nonzero(wins.reshape(z.size, -1))
+        return window, np.stack(numbers, axis=-1).reshape(z.size, -1)[window, position]
+
 
 def _winners(cells: list[np.ndarray], first: np.ndarray) -> np.ndarray:
     """The position of each window's first maximum, searched from position `first` on; the shape of one of `cells`."""

@@ -1,8 +1,10 @@
 """The networks by name: convolution and pooling, normalisation and dropout; each operation, and the runs as a whole."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,12 +36,12 @@ def found(name: str) -> Spec:
     return spec
 
 
-def assert_all_compared(report: Report, but: set[str]) -> None:
+def assert_all_compared(report: Report, but: set[str], training: bool = True) -> None:
     """Every tensor of the network and its update, in both precisions, but for these."""
     assert report.passed, report.sentence
     assert [check.dtype for check in report.checks] == list(DTYPES)
     for check in report.checks:
-        network = scratch.Network.of(found(check.network))
+        network = scratch.Network.of(replace(found(check.network), training=training))
         places = {place.tensor for place in trace.flow(network.layers, check.loss, "sgd")}
         assert {row.tensor for row in check.rows} == places - but
         assert set(check.skipped) == but
@@ -88,7 +90,7 @@ def test_normalisation_and_dropout_in_training(keras: ModuleType) -> None:
 @pytest.mark.tensorflow
 def test_normalisation_and_dropout_in_inference(keras: ModuleType) -> None:
     spec = replace(found("normalized"), training=False)
-    assert_all_compared(parity.check(spec), {"dense_2/output.gradient"})
+    assert_all_compared(parity.check(spec), {"dense_2/output.gradient"}, training=False)
 
 
 END_TO_END = 1e-5
@@ -147,3 +149,58 @@ def test_a_layer_in_the_wrong_mode_is_found(
     [check] = parity.check("normalized", dtype=dtype, modes=("eager",)).checks
     assert check.first_wrong is not None
     assert check.first_wrong.tensor == tensor
+
+
+def _moved(keep: Callable[[BatchNormalization], float], batch: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A rule for moving averages: how much it keeps, and what it makes of the batch's variance."""
+
+    def moved(self: BatchNormalization, name: str, of_batch: Any) -> Any:
+        of_batch = batch(of_batch) if name == "moving_variance" else of_batch
+        return self.weights[name] * keep(self) + of_batch * (1 - keep(self))
+
+    return moved
+
+
+RULES: dict[str, tuple[str, Callable[..., Any]]] = {
+    "momentum-exchanged": ("moving_mean", _moved(lambda layer: 1 - layer.momentum, lambda v: v)),
+    "moving-averages-not-updated": ("moving_mean", lambda self, name, batch: self.weights[name]),
+    "moving-variance-unbiased": ("moving_variance", _moved(lambda layer: layer.momentum, lambda v: v * (32 / 31))),
+    "moving-deviation": ("moving_variance", _moved(lambda layer: layer.momentum, np.sqrt)),
+}
+"""Code of a mistake without its layer -> the tensor that it shows in first, and the wrong rule."""
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("code", RULES)
+def test_a_wrong_moving_average_is_found_and_named(
+    code: str, dtype: str, keras: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensor, rule = RULES[code]
+    monkeypatch.setattr(BatchNormalization, "_moved", rule)
+    [check] = parity.check("normalized", dtype=dtype, modes=("eager",)).checks
+    assert check.first_wrong is not None
+    assert check.first_wrong.tensor == f"batch_normalization/{tensor}.updated"
+    assert all("moving" in row.tensor for row in check.rows if not row.passed)
+    assert [f.cause.code for f in check.findings if f.cause] == [f"batch-normalization-{code}"] * len(check.findings)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_moving_average_that_is_not_returned_is_missed(
+    dtype: str, keras: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = BatchNormalization.transform
+    monkeypatch.setattr(BatchNormalization, "transform", lambda self, x, training: (*right(self, x, training)[:2], {}))
+    [check] = parity.check("normalized", dtype=dtype, modes=("eager",)).checks
+    assert {row.tensor: row.note for row in check.rows if not row.passed} == {
+        f"batch_normalization/{name}.updated": "the subject has no such tensor"
+        for name in ("moving_mean", "moving_variance")
+    }
+
+
+@pytest.mark.tensorflow
+def test_moving_averages_agree_however_keras_runs(keras: ModuleType) -> None:
+    for check in parity.check("layer-BatchNormalization", modes=("function", "xla")).checks:
+        assert check.passed
+        assert sum("moving" in row.tensor for row in check.rows) == 2

@@ -52,6 +52,24 @@ def test_the_order_is_that_of_data_flow() -> None:
     assert all(place.stage == "backward" for place in places[first_backward:])
 
 
+def test_moving_averages_come_with_the_outputs_of_their_layer() -> None:
+    """The forward pass changes them, not the optimizer."""
+    layer = Layer("bn", "BatchNormalization", ("gamma",), None, ("moving_mean", "moving_variance"))
+    places = list(flow((layer,), "mse", "SGD"))
+    assert [place.tensor for place in places] == [
+        "bn/output",
+        "bn/moving_mean.updated",
+        "bn/moving_variance.updated",
+        "loss",
+        "bn/output.gradient",
+        "bn/gamma.gradient",
+        "input.gradient",
+        "bn/gamma.updated",
+    ]
+    moving = [(place.stage, place.computed_by) for place in places if "moving" in place.tensor]
+    assert moving == [("forward", "BatchNormalization bn forward")] * 2
+
+
 def test_every_tensor_says_which_operation_computes_it() -> None:
     by = {place.tensor: place.computed_by for place in flow(LAYERS, "mse")}
     assert by["dense/pre_activation"] == "Dense dense forward"
