@@ -112,7 +112,7 @@ def _only_at(row: Row, choices: Sequence[_Kink | _Tie]) -> bool:
 def _choices(operation: Operation, reference: Trace) -> Iterator[_Kink | _Tie]:
     """The kinks or ties of an operation, where its inputs are exactly there."""
     found = OF_FAMILY.get((operation.family, operation.direction))
-    output = "d" if operation.family == "loss" else "dx"
+    output = {"loss": "d", "regularizer": "g"}.get(operation.family, "dx")
     tensor = operation.tensors.get(output, "")
     if found is None or tensor not in reference:
         return
@@ -212,6 +212,15 @@ def _of_loss(operation: Operation, gradients: _Gradients) -> _Kink | None:
         return None
     below, above = (entry.backward(y_true, beside) for beside in _neighbours(y_pred))
     return _Kink(gradients, operation.kind, at, below, above, unit=np.ones_like(y_pred))
+
+
+def _of_penalty(operation: Operation, gradients: _Gradients) -> _Kink | None:
+    entry, w, g = operation.entry, operation["w"], operation["g"]
+    at = entry.two_sided(w)
+    if at is None:
+        return None
+    below, above = (g + entry.backward(beside) for beside in _neighbours(w))
+    return _Kink(gradients, operation.kind, at, below, above, unit=np.ones_like(w))
 
 
 def _neighbours(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -335,6 +344,7 @@ OF_FAMILY: Mapping[tuple[str, str], Callable[[Operation, _Gradients], _Kink | _T
     ("activation", "backward"): _of_activation,
     ("loss", "backward"): _of_loss,
     ("layer", "backward"): _of_layer,
+    ("regularizer", "backward"): _of_penalty,
 }
 """Family, direction -> what finds the kinks or ties of such an operation."""
 

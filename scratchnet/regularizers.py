@@ -25,6 +25,11 @@ class Regularizer(Entry):
     def backward(self, w: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
+    def two_sided(self, w: np.ndarray) -> np.ndarray | None:
+        """Where the derivative jumps, so that the one from either side is an answer; booleans in the shape of w. None
+        where it never does."""
+        return None
+
 
 @register("L1", "l1")
 class L1(Regularizer):
@@ -38,6 +43,9 @@ class L1(Regularizer):
 
     def backward(self, w: np.ndarray) -> np.ndarray:
         return float32(self.l1) * np.sign(w)
+
+    def two_sided(self, w: np.ndarray) -> np.ndarray:
+        return w == 0
 
 
 @register("L2", "l2")
@@ -69,6 +77,9 @@ class L1L2(Regularizer):
 
     def backward(self, w: np.ndarray) -> np.ndarray:
         return float32(self.l1) * np.sign(w) + 2 * float32(self.l2) * w
+
+    def two_sided(self, w: np.ndarray) -> np.ndarray | None:
+        return w == 0 if self.l1 else None
 
 
 def get(identifier: Any) -> Regularizer | None:

@@ -10,7 +10,7 @@ import pytest
 
 import parity
 from parity.report import Report
-from scratchnet import activations, layers, losses
+from scratchnet import activations, layers, losses, regularizers
 from scratchnet.sequential import BackwardPass, Chain
 
 AT_ZERO = "elements of activation/output.gradient are exactly at the kink of relu: TensorFlow takes 0"
@@ -116,6 +116,25 @@ def test_where_no_gradient_arrives_there_is_nothing_to_choose(keras: ModuleType)
     x[:, 0] = 1
     [sentence] = said(check(keras, [keras.layers.ReLU(), keras.layers.Dense(2)], (4,), x, [kernel, np.ones(2)]), "pass")
     assert sentence.startswith("3 elements of input.gradient")  # of nine zeros
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(("sign", "answer"), [(1, "the derivative from one side"), (0.5, "a subgradient"),
+                                              (-7, "wrong")])  # fmt: skip
+def test_a_penalty_at_weights_of_zero(monkeypatch: pytest.MonkeyPatch, keras: ModuleType, sign: float, answer: str):
+    kernel = np.random.default_rng(0).standard_normal((3, 2))
+    kernel[1] = 0
+    stack = [keras.layers.Dense(2, kernel_regularizer=keras.regularizers.L1(0.5), use_bias=False, name="dense")]
+    x = np.random.default_rng(1).standard_normal((4, 3))
+    [sentence] = said(check(keras, stack, (3,), x, [kernel]), "pass")
+    assert sentence.startswith("2 elements of dense/kernel.gradient are exactly at the kink of L1")
+
+    def backward(self: Any, w: Any) -> Any:
+        return (0.5 * np.where(w == 0, sign, np.sign(w))).astype(w.dtype)
+
+    monkeypatch.setattr(regularizers.L1, "backward", backward)
+    sentence, *_ = said(check(keras, stack, (3,), x, [kernel]), "fail")
+    assert answer in sentence
 
 
 def check(
