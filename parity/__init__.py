@@ -3,17 +3,43 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from parity.errors import FileError, NothingConcluded, ParityError, UsageError
+from parity.errors import FileError, NothingConcluded, ParityError, SubjectError, UsageError
 
 if TYPE_CHECKING:
+    from parity.options import unused
     from parity.pipeline import check
     from parity.report import Check, Report
     from parity.spec import Spec
+    from parity.subjects import Subject, subject
+    from parity.training.check import check_training
 
-__all__ = ["Check", "FileError", "NothingConcluded", "ParityError", "Report", "Spec", "UsageError", "check"]
+__all__ = [
+    "Check",
+    "FileError",
+    "NothingConcluded",
+    "ParityError",
+    "Report",
+    "Spec",
+    "Subject",
+    "SubjectError",
+    "UsageError",
+    "check",
+    "check_training",
+    "subject",
+    "unused",
+]
 
 # Loaded when first asked for (PEP 562): they bring NumPy and SciPy, and `parity --help` needs neither.
-_HOMES = {"Check": "parity.report", "Report": "parity.report", "Spec": "parity.spec", "check": "parity.pipeline"}
+_HOMES = {
+    "Check": "parity.report",
+    "Report": "parity.report",
+    "Spec": "parity.spec",
+    "Subject": "parity.subjects",
+    "check": "parity.pipeline",
+    "subject": "parity.subjects",
+    "unused": "parity.options",
+    "check_training": "parity.training.check",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -104,6 +104,7 @@ def cases(seed: int = 0, widths: int = 1) -> Iterator[Spec]:
                 seed,
                 widths,
             )
+    yield _case("loss-of-one-output", [DENSE(5, "tanh"), DENSE(1)], "mse", seed, widths)
     for name, loss in registry.entries("loss").items():
         if issubclass(loss, losses.Crossentropy):  # behind a Flatten Keras has no logits left, only probabilities
             stack = [DENSE(5, "tanh"), DENSE(3, loss.head), layers.Flatten()]

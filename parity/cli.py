@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO, TextIOWrapper
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+BUG = 70  # EX_SOFTWARE of sysexits.h: Python's own 1 would say that a tensor differs
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
@@ -51,11 +53,17 @@ def _status(arguments: Sequence[str] | None) -> int:
     except ParityError as error:
         from parity.report.text import printable
 
-        print(f"parity: {printable(str(error))}", file=sys.stderr)
+        shown = "\n".join(printable(line) for line in str(error).splitlines())
+        print(f"parity: {shown}", file=sys.stderr)
         return error.exit_status
     except click.Abort:  # what click makes of Ctrl-C
         print("parity: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        print("parity: this is a bug in parity, not in the network: nothing was concluded; please report the traceback "
+              "above, with the command and the model", file=sys.stderr)  # fmt: skip
+        return BUG
 
 
 def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -84,6 +92,7 @@ Exit status:
     3  nothing can be concluded: nothing was compared, the comparison could not
        have failed, or TensorFlow or Keras is not installed
     4  a file that cannot be used
+   70  a bug in parity, with its traceback: please report it
   130  interrupted (Ctrl-C)
 """
 
@@ -91,8 +100,12 @@ Exit status:
 @cli.command(epilog=EXIT_STATUS)
 @click.argument("network", required=False, metavar="[NAME|FILE]")
 @click.option("--data", metavar="mnist|digits|PATH",
-              help="Images for networks that take 28x28 pixels: MNIST through Keras's loader, the bundled digits, or a "
-              ".npz file. Default: MNIST where Keras has it in its cache, else the bundled digits.")  # fmt: skip
+              help="Images for networks that take 28x28 pixels in any form (28x28, 28x28x1, 784) and have ten outputs: "
+              "MNIST through Keras's loader, the bundled digits, or a .npz file. Default: MNIST where Keras has it in "
+              "its cache, else the bundled digits.")  # fmt: skip
+@click.option("--subject", metavar="FILE.py:FUNCTION",
+              help="Your own network in place of scratchnet: a function without arguments that returns what "
+              "parity.subject(...) makes. The file runs as Python code.")  # fmt: skip
 @click.option("--batch", type=int, metavar="N", help="How many samples. Default: 32.")
 @click.option("--dtype", default="both", metavar="float32|float64|both", show_default=True,
               help="float64 asks whether the derivation is right, float32 whether the arithmetic is.")  # fmt: skip
@@ -107,17 +120,27 @@ Exit status:
 )
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON instead of text.")
 def check(
-    network: str | None, data: str | None, batch: int | None, dtype: str, loss: str | None, seed: int, as_json: bool
+    network: str | None,
+    data: str | None,
+    subject: str | None,
+    batch: int | None,
+    dtype: str,
+    loss: str | None,
+    seed: int,
+    as_json: bool,
 ) -> int:
-    """Compare scratchnet with Keras on TensorFlow: every output, the loss, every gradient.
+    """Compare scratchnet, or your own network, with Keras on TensorFlow: every output, the loss, every gradient.
 
     NAME is sigmoid-500, tanh-16, lenet-5, normalized, or a built-in case ("cases" for all of them); FILE is a saved
     model.keras or a config.json. Without either: sigmoid-500 and tanh-16 with all their losses.
     """
-    from parity import pipeline
+    from parity import pipeline, subjects
 
+    brought = None if subject is None else subjects.load(subject)
     with _progress() as progress:
-        report = pipeline.check(network, data=data, batch=batch, dtype=dtype, loss=loss, seed=seed, progress=progress)
+        report = pipeline.check(
+            network, brought, data=data, batch=batch, dtype=dtype, loss=loss, seed=seed, progress=progress
+        )
     _write(report.to_json() + "\n" if as_json else _text(report))
     return report.exit_status
 

@@ -35,7 +35,8 @@ class Row:
     difference and allowed belong to that worst element. `outside` of `size` elements are out of budget, the ones that
     `wrong` marks. The relative error and the distance in units in the last place are information: in correct code,
     elements that cancel are 10 % off. below_noise: the reference is nowhere larger than what is allowed, so zeros would
-    pass. note: why a tensor could not be compared as usual; mode: how the reference ran.
+    pass. unjudged: elements of which nothing is known, because what is allowed there overflows, or both sides do.
+    note: why a tensor could not be compared as usual; mode: how the reference ran.
     """
 
     tensor: str
@@ -53,6 +54,7 @@ class Row:
     largest_relative: float
     largest_ulp: float
     below_noise: bool = False
+    unjudged: int = 0
     wrong: np.ndarray | None = field(default=None, compare=False, repr=False)
     note: str = ""
     mode: str = ""
@@ -60,6 +62,11 @@ class Row:
     @property
     def passed(self) -> bool:
         return self.budgets <= 1
+
+    @property
+    def compared(self) -> bool:
+        """Whether the row is a statement on the whole tensor: it is wrong, or every element was judged."""
+        return not self.passed or not self.unjudged
 
 
 def gate(reference: Trace, places: Sequence[Place]) -> dict[str, float]:
@@ -111,11 +118,11 @@ def settled(whole: Sequence[Row], local: Sequence[Row], own: Sequence[Row]) -> l
     """The verdict on two runs that are further apart than the gate.
 
     Both are right all the same if each operation of each of them is: on the reference's tensors (`local`), and on the
-    subject's (`own`). Then the two took different sides of a kink, a tie or a clip that is within rounding, such as a
-    pre-activation of a relu that is 3e-18 in one and 0 in the other, or something close to a singularity grew. Rows
-    beyond the gate then become the local ones, which say so.
+    subject's (`own`), with no element that could not be judged. Then the two took different sides of a kink, a tie or a
+    clip that is within rounding, such as a pre-activation of a relu that is 3e-18 in one and 0 in the other, or
+    something close to a singularity grew. Rows beyond the gate then become the local ones, which say so.
     """
-    if all(row.passed for row in whole) or not all(row.passed for row in (*local, *own)):
+    if all(row.passed for row in whole) or not all(row.passed and row.compared for row in (*local, *own)):
         return list(whole)
     known = {row.tensor: row for row in local}
     if not all(row.passed or row.tensor in known for row in whole):
@@ -124,7 +131,11 @@ def settled(whole: Sequence[Row], local: Sequence[Row], own: Sequence[Row]) -> l
 
 
 def judge(place: Place, subject: Any, reference: Any, allowed: np.ndarray | float) -> Row:
-    """One tensor: every element against what is allowed there, or anywhere."""
+    """One tensor: every element against what is allowed there, or anywhere.
+
+    An infinite budget would let everything pass, and a right and a wrong result overflow to the same infinity: such
+    elements are counted in `unjudged`. Where only one side is infinite or NaN, it is wrong whatever is allowed.
+    """
     s, r = np.asarray(subject), np.asarray(reference)
     if s.shape != r.shape:
         return incomparable(place, r.shape, f"shape {s.shape} where the reference has {r.shape}")
@@ -132,7 +143,7 @@ def judge(place: Place, subject: Any, reference: Any, allowed: np.ndarray | floa
     with np.errstate(all="ignore"):
         difference = _difference(s, r)
         budgets = np.where(difference == 0, 0.0, difference / allowed)
-        budgets = np.where(np.isnan(budgets), np.inf, budgets)
+        budgets = np.where(np.isinf(difference), np.inf, np.where(np.isnan(budgets), 0.0, budgets))
         relative = np.where(difference == 0, 0.0, difference / np.abs(r, dtype=np.float64))
         ulp = np.where(difference == 0, 0.0, difference / np.spacing(np.abs(r)))
     worst = np.unravel_index(int(np.argmax(budgets)), r.shape) if r.size else ()
@@ -158,6 +169,7 @@ def judge(place: Place, subject: Any, reference: Any, allowed: np.ndarray | floa
         largest_ulp=_largest(ulp),
         wrong=budgets > 1 if np.any(budgets > 1) else None,
         below_noise=bool(np.all(np.abs(r) <= allowed)),
+        unjudged=int(np.count_nonzero(~(np.isfinite(allowed) & np.isfinite(r)) & np.isfinite(difference))),
         note="NaN on both sides" if np.any(np.isnan(s) & np.isnan(r)) else "",
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 from scipy import ndimage
 
-from parity.errors import FileError, NothingConcluded
+from parity.errors import FileError, NothingConcluded, UsageError
 
 __all__ = ["Dataset", "load"]
 
@@ -57,9 +57,12 @@ def load(source: str | Path | None = None) -> Dataset:
     source: None takes MNIST if Keras has it in its cache, else the bundled digits; "mnist" asks Keras, which downloads
     what it has not cached; "digits" are the bundled ones; anything else is the path of a `.npz` file.
 
-    Raises FileError for a file that cannot be used, or if MNIST is neither cached nor reachable, and NothingConcluded
-    for "mnist" where Keras is not installed.
+    Raises UsageError for an empty name, FileError for a file that cannot be used, or if MNIST is neither cached nor
+    reachable, and NothingConcluded for "mnist" where Keras is not installed.
     """
+    if source == "":  # as a path it would be the current folder
+        raise UsageError("data: expected mnist, digits or the path of a .npz file, received an empty name; leave it "
+                         "out for MNIST where Keras has it, else the bundled digits")  # fmt: skip
     if source is None:
         return _cached_mnist_or_digits()
     if source == "digits":

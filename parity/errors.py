@@ -3,7 +3,7 @@
 A message says what is wrong, where, what was expected, what came, and what to do next.
 """
 
-__all__ = ["FileError", "NothingConcluded", "ParityError", "UsageError"]
+__all__ = ["FileError", "NothingConcluded", "ParityError", "SubjectError", "UsageError"]
 
 
 class ParityError(Exception):
@@ -16,6 +16,12 @@ class UsageError(ParityError):
     """A wrong argument, model or option."""
 
     exit_status = 2
+
+
+class SubjectError(ParityError):
+    """Somebody's own code raised: where, and with what shapes it was called."""
+
+    exit_status = 1
 
 
 class NothingConcluded(ParityError):

@@ -14,7 +14,7 @@ from parity.spec import Spec
 from parity.trace import Trace, Weights
 from scratchnet import gradcheck
 
-__all__ = ["VOTES", "bounds", "floors", "vote"]
+__all__ = ["VOTES", "bounds", "floors", "spread", "vote"]
 
 VOTES = {
     "subject": "NumPy and finite differences agree, TensorFlow is the odd one out: its gradient by {tensor} is not the "
@@ -51,10 +51,21 @@ def floors(subject: Trace, reference: Trace, exact: Trace) -> dict[str, float]:
     for name in reference.tensors:
         if name in subject and name in exact and np.shape(subject[name]) == np.shape(reference[name]):
             s, r, o = (np.asarray(side[name], dtype=np.float64) for side in (subject, reference, exact))
-            floor = max(_norm(r - o), 2.0**-24 * _norm(o))
+            floor = _floor(r, o)
             if floor <= SAME_RUN * _norm(o):
                 found[name] = _norm(s - r) / floor if floor else (np.inf if _norm(s - r) else 0.0)
     return found
+
+
+def spread(reference: np.ndarray, exact: np.ndarray) -> float:
+    """How far one element of a float32 run is moved by rounding: the root mean square of the tensor's errors, times
+    four, because where most elements are exact (dead units) all of the error is in the others."""
+    r, o = np.asarray(reference, np.float64), np.asarray(exact, np.float64)
+    return _floor(r, o) * min(1.0, 4 / np.sqrt(max(o.size, 1)))
+
+
+def _floor(r: np.ndarray, o: np.ndarray) -> float:
+    return max(_norm(r - o), 2.0**-24 * _norm(o))
 
 
 def vote(

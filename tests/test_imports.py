@@ -24,11 +24,15 @@ SCRATCHNET_ROWS = (
 PARITY_ROWS = (
     {"cli", "pytest_plugin"},
     {"pipeline", "golden", "fuzz", "score"},
-    {"models", "cases", "oracle", "power", "precision", "probe", "data", "known"},
+    {"own", "reproduce", "training"},
+    {"models", "cases", "inputs", "kinks", "oracle", "power", "precision", "probe", "data", "known"},
     {"report"},
+    {"conventions"},
     {"diagnose"},
     {"mistakes"},
     {"runners", "weights", "compare"},
+    {"subjects"},
+    {"parameters", "calling"},
     {"trace", "budget", "spec"},
 )
 # Which part of scratchnet a module of parity may know; the others none.

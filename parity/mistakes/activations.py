@@ -78,6 +78,28 @@ def _(op: Operation) -> Outputs | None:
 
 
 @mistake(
+    "activation-derivative-in-reverse-order",
+    on="activation",
+    direction="backward",
+    text="the hidden layers are paired with the errors in the wrong order: the errors come from the last layer to the "
+    "first, so go through the activations backwards as well",
+    right="dx = dy f'(x)",
+    wrong="dx = dy f'(x of the hidden layer that is as far from the other end)",
+    shows="with as many units in both layers, or it does not run; with one hidden layer there is no wrong order",
+)
+def _(op: Operation) -> Outputs | None:
+    layers, saved = op.context["layers"], op.context["saved"]
+    activations = [layer.activation.registered_name for layer in op.context["chain"].layers]
+    hidden = [i for i, name in enumerate(activations[:-1]) if name != "linear"]
+    index = [layer.name for layer in layers].index(op.layer)
+    other = dict(zip(hidden, reversed(hidden), strict=True)).get(index, index)
+    if other == index:
+        return None
+    x = saved[other].z
+    return {"dx": _entry(op).backward(x, _entry(op).forward(x), op["dy"])} if x.shape == op["x"].shape else None
+
+
+@mistake(
     "activation-gradient-negated",
     on="activation",
     direction="backward",
@@ -677,10 +699,23 @@ def _(op: Operation) -> Outputs:
 
 
 @mistake(
+    "softmax-of-softmax",
+    on="softmax",
+    direction="forward",
+    text="the outputs fit softmax(softmax(z)): apply softmax once",
+    right="y = softmax(x)",
+    wrong="y = softmax(softmax(x))",
+    shows="with more than one class",
+)
+def _(op: Operation) -> Outputs | None:
+    return None if op["x"].shape[-1] == 1 else {"y": op.entry.forward(op.outputs["y"])}
+
+
+@mistake(
     "softmax-diagonal-only",
     on="softmax",
     direction="backward",
-    text="the softmax derivative lacks its off-diagonal terms -y_i sum_j(y_j dy_j)",
+    text="softmax backward lacks its off-diagonal terms -p_i * sum(p*g)",
     right="dx = y (dy - sum(dy y))",
     wrong="dx = dy y (1 - y)",
     shows="with more than one class",

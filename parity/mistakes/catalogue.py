@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ class Mistake:
     code: stable, for programs; on: the registered name of the entry it happens in (`Dense`, `tanh`), or a family
     (`activation`) for any of it; direction: forward, backward or update. text: what to change, to the person who made
     it. right, wrong: the formulas. shows: when it can be seen. equivalent: why it can never be seen, for the ones that
-    are not mistakes. function: an operation -> the outputs that come out wrong; None where it cannot be made.
+    are not mistakes. function: an operation -> the outputs that come out wrong; None where it cannot be made. others:
+    the same with other numbers.
     """
 
     code: str
@@ -36,6 +38,12 @@ class Mistake:
     shows: str
     function: Wrong
     equivalent: str = ""
+    others: tuple[Mistake, ...] = ()
+
+    @property
+    def variants(self) -> tuple[Mistake, ...]:
+        """The same mistake with each of the numbers that people put there, such as other epsilons."""
+        return (replace(self, others=()), *self.others)
 
     def apply(self, operation: Operation) -> Mapping[str, Any] | None:
         """The outputs of this operation that come out wrong; None where the mistake does not belong, cannot be made or
@@ -59,13 +67,26 @@ def mistake(
     wrong: str,
     shows: str = "always",
     equivalent: str = "",
-) -> Callable[[Wrong], Wrong]:
-    """Enter a function into the catalogue."""
+    values: tuple[float, ...] = (),
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Enter a function into the catalogue.
 
-    def enter(function: Wrong) -> Wrong:
+    values: the numbers that people put in this place, the most usual first. The function then takes an operation and
+    one of them, and `{value:g}` in the sentences stands for it.
+    """
+
+    def made(function: Callable[..., Any], value: float | None) -> Mistake:
+        words = [text, right, wrong, shows]
+        if value is not None:
+            words = [each.format(value=value) for each in words]
+            function = partial(function, value=value)
+        return Mistake(code, on, direction, words[0], words[1], words[2], words[3], function, equivalent)
+
+    def enter(function: Callable[..., Any]) -> Callable[..., Any]:
         if code in _CATALOGUE:
             raise ValueError(f"the mistake {code!r} is in the catalogue twice")
-        _CATALOGUE[code] = Mistake(code, on, direction, text, right, wrong, shows, function, equivalent)
+        first, *others = [made(function, value) for value in values or (None,)]
+        _CATALOGUE[code] = replace(first, others=tuple(others))
         return function
 
     return enter

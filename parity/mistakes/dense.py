@@ -8,7 +8,7 @@ from parity.mistakes.catalogue import mistake
 from parity.mistakes.parts import Outputs, rows, saved_below
 from parity.runners.steps import Operation
 
-STEP = 0.01  # the learning rate of Keras's SGD where nothing else is said
+STEPS = (0.01, 0.1, 1.0, 0.5, 0.05, 0.001)  # the first is Keras's SGD where nothing else is said
 
 
 # -- forward -----------------------------------------------------------------------------------------------------------
@@ -88,10 +88,11 @@ def _(op: Operation) -> Outputs:
     direction="backward",
     text="the kernel was updated before it was used to go back; compute all gradients first, then update",
     right="dx = dz W^T",
-    wrong="dx = dz (W - lr dW)^T, here with lr = 0.01",
+    wrong="dx = dz (W - lr dW)^T, here with lr = {value:g}",
+    values=STEPS,
 )
-def _(op: Operation) -> Outputs:
-    return {"dx": op["dz"] @ (op["kernel"] - STEP * op.outputs["kernel"]).T}
+def _(op: Operation, value: float) -> Outputs:
+    return {"dx": op["dz"] @ (op["kernel"] - value * op.outputs["kernel"]).T}
 
 
 @mistake(

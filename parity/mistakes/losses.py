@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from parity.mistakes.catalogue import Wrong, mistake
+from parity.mistakes.catalogue import mistake
 from parity.runners.steps import Operation
 
 Outputs = Mapping[str, Any]
 
-SMALL = 1e-8  # what people add to a probability before its logarithm; 2^-24, the unit roundoff of float32, is larger
+SMALL = (1e-8, 1e-7, 1e-9, 1e-10, 1e-12, 1e-6, 1e-5, 1e-15)
+"""What people add to a probability before its logarithm."""
 
 
 def _entry(op: Operation) -> Any:
@@ -82,6 +83,18 @@ def _scaled(op: Operation, factor: float) -> Outputs:
 def _gradient(op: Operation, derivative: Any) -> Outputs:
     """The gradient for the derivative of each sample's own loss."""
     return {"d": derivative / _count(op)}
+
+
+def of_outputs(op: Operation) -> Outputs:
+    """A cross-entropy, or its gradient by the logits, as code has them that goes on from its outputs p, not from the
+    logits: -sum(y log p) and p - y. The same where p is right; where it is wrong, they take it as it is."""
+    p, binary = op["y_pred"], op.kind == "BinaryCrossentropy"
+    y = _targets(op) if binary else _rows(op)
+    if op.direction == "backward":
+        return _gradient(op, (p - y) / (_outputs(op) if binary else 1))
+    if binary:
+        return _loss(op, -np.mean(y * np.log(p) + (1 - y) * np.log1p(-p), axis=-1))
+    return _loss(op, -np.sum(y * np.log(p), axis=-1))
 
 
 # -- any loss ----------------------------------------------------------------------------------------------------------
@@ -244,6 +257,22 @@ def _(op: Operation) -> Outputs | None:
 
 
 @mistake(
+    "mse-over-all-pairs",
+    on="MeanSquaredError",
+    direction="forward",
+    text="the loss is the mean over n*n pairs: y_true has shape (n,), y_pred (n, 1), and so their difference (n, n); "
+    "reshape y_true to (n, 1)",
+    right="L = sum_i (p_i - y_i)^2 / n",
+    wrong="L = sum_ij (p_i - y_j)^2 / n^2",
+    shows="with one output and more than one sample",
+)
+def _(op: Operation) -> Outputs | None:
+    if _outputs(op) != 1 or _count(op) == 1 or op["y_pred"].ndim != 2:
+        return None
+    return _loss(op, np.mean((op["y_pred"] - _targets(op).T) ** 2, axis=-1))
+
+
+@mistake(
     "mse-gradient-without-two",
     on="MeanSquaredError",
     direction="backward",
@@ -351,7 +380,7 @@ def _(op: Operation) -> Outputs:
     "mae-gradient-of-squared-error",
     on="MeanAbsoluteError",
     direction="backward",
-    text="you differentiated half the squared error, but the loss is the absolute error: take the sign of p - y",
+    text="you differentiated 0.5*(p - y)^2, the loss is abs(p - y): take the sign of p - y",
     right="d = sign(p - y) / K / n",
     wrong="d = (p - y) / K / n",
 )
@@ -583,14 +612,15 @@ def _(op: Operation) -> Outputs | None:
     direction="forward",
     text="a small number is added inside the logarithm: compute the loss from the logits instead, which needs none",
     right="l = -mean(y log p + (1 - y) log(1 - p))",
-    wrong="l = -mean(y log(p + 1e-8) + (1 - y) log(1 - p + 1e-8))",
+    wrong="l = -mean(y log(p + {value:g}) + (1 - y) log(1 - p + {value:g}))",
     shows="in float64; in float32 the number is smaller than the rounding of p",
+    values=SMALL,
 )
-def _(op: Operation) -> Outputs | None:
+def _(op: Operation, value: float) -> Outputs | None:
     z, y = _logits(op), _targets(op)
     if z is None or z.dtype == np.float32:
         return None
-    return _loss(op, -np.mean(y * np.log(expit(z) + SMALL) + (1 - y) * np.log(expit(-z) + SMALL), axis=-1))
+    return _loss(op, -np.mean(y * np.log(expit(z) + value) + (1 - y) * np.log(expit(-z) + value), axis=-1))
 
 
 @mistake(
@@ -695,10 +725,10 @@ def _(op: Operation) -> Outputs | None:
 # -- CategoricalCrossentropy and SparseCategoricalCrossentropy ---------------------------------------------------------
 
 
-def _on_both(code: str, **words: str) -> Callable[[Wrong], Wrong]:
+def _on_both(code: str, **words: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Enter a function for the two losses behind a softmax, which differ only in how labels are written."""
 
-    def enter(function: Wrong) -> Wrong:
+    def enter(function: Callable[..., Any]) -> Callable[..., Any]:
         mistake(f"cce-{code}", on="CategoricalCrossentropy", **words)(function)
         mistake(f"scce-{code}", on="SparseCategoricalCrossentropy", **words)(function)
         return function
@@ -799,14 +829,15 @@ def _(op: Operation) -> Outputs | None:
     direction="forward",
     text="a small number is added inside the logarithm: compute the loss from the logits instead, which needs none",
     right="l = -sum(y log p)",
-    wrong="l = -sum(y log(p + 1e-8))",
+    wrong="l = -sum(y log(p + {value:g}))",
     shows="in float64; in float32 the number is smaller than the rounding of p",
+    values=SMALL,
 )
-def _(op: Operation) -> Outputs | None:
+def _(op: Operation, value: float) -> Outputs | None:
     z = _logits(op)
     if z is None or z.dtype == np.float32:
         return None
-    return _loss(op, -np.sum(_rows(op) * np.log(_softmax(z) + SMALL), axis=-1))
+    return _loss(op, -np.sum(_rows(op) * np.log(_softmax(z) + value), axis=-1))
 
 
 @_on_both(
@@ -836,7 +867,8 @@ def _(op: Operation) -> Outputs | None:
 @_on_both(
     "gradient-diagonal-only",
     direction="backward",
-    text="-y / p met only the diagonal p (1 - p) of the softmax derivative: with the rest of it, p - y comes out",
+    text="-y / p met only the diagonal p (1 - p): softmax backward lacks its off-diagonal terms -p_i * sum(p*g); with "
+    "them, p - y comes out",
     right="d = (p - y) / n",
     wrong="d = -y (1 - p) / n",
     shows="with more than one class",

@@ -89,7 +89,7 @@ def _moments(x: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarr
 @both(
     "epsilon-outside-root",
     direction="forward",
-    text="this fits (x - mean) / (sqrt(var) + epsilon); Keras divides by sqrt(var + epsilon): put epsilon under the root",
+    text="this fits (x - mean) / (sqrt(var) + epsilon); Keras divides by sqrt(var + epsilon), epsilon under the root",
     right="i = 1 / sqrt(v + epsilon)",
     wrong="i = 1 / (sqrt(v) + epsilon)",
     shows="where epsilon is not small against what rounding does to the variance",

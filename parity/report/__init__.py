@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from parity.compare import Row
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Check", "Report", "share"]
 
 
+SCRATCHNET = "scratchnet"  # what is compared with Keras where nobody brings a network
 NAMED = 4  # networks: more of them are counted
 
 
@@ -32,8 +35,15 @@ def how_far(row: Row) -> str:
 def _cause(check: Check) -> str:
     """The cause of the first wrong tensor, in the words of the catalogue."""
     row = check.first_wrong
-    found = next((f.cause for f in check.findings if row is not None and f.tensor == row.tensor), None)
+    found = next((f.cause for f in check.findings if row is not None and row.tensor in f.tensor), None)
     return f"{found.code}: {found.text}" if found else ""
+
+
+def _rounding(row: Row) -> str:
+    """A difference of two right float32 runs in units in the last place, as somebody sees it who prints the digits."""
+    if not row.difference:
+        return ""
+    return f": {row.difference / float(np.spacing(np.abs(np.float32(row.reference)))):.3g} ULP there, nothing to fix"
 
 
 def _first(sentences: Iterable[str]) -> str:
@@ -45,11 +55,12 @@ class Check:
     """One network, one loss, one dtype: a row for each tensor, in the order of data flow.
 
     modes: the ways the reference ran (eager, function); each row is the worse of them, and says which.
-    skipped: tensors that only one side has, with the reason. powerless: why this check could not have failed; empty
-    where it could. blind: what a mistake could hide behind. kinks: which gradients have two right answers.
+    skipped: tensors that only one side has, or that overflow, with the reason. powerless: why this check could not have
+    failed; empty where it could. blind: what a mistake could hide behind. kinks: the gradients with two right answers.
     findings: every wrong tensor, with the mistake that explains it where one does. vote: where the sides differ, whose
     gradient finite differences find right, or which arithmetic explains it. end_to_end: whether that matters to a whole
-    float32 run.
+    float32 run. conventions: what the subject does otherwise than Keras and not wrongly. notes: what else is worth
+    knowing. subject: what is compared with Keras.
     """
 
     network: str
@@ -64,6 +75,9 @@ class Check:
     findings: tuple[Finding, ...] = ()
     vote: str = ""
     end_to_end: str = ""
+    conventions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    subject: str = SCRATCHNET
 
     @property
     def passed(self) -> bool:
@@ -105,6 +119,11 @@ class Report:
         return self.verdict == "pass"
 
     @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong, in the order of data flow, of all checks."""
+        return tuple(finding for check in self.checks for finding in check.findings)
+
+    @property
     def rows(self) -> tuple[Row, ...]:
         """The rows of all checks."""
         return tuple(row for check in self.checks for row in check.rows)
@@ -142,11 +161,17 @@ class Report:
     def _agreement(self) -> str:
         names = list(dict.fromkeys(check.network for check in self.checks))
         what = ", ".join(names) if len(names) <= NAMED else f"{len(names)} networks"
-        worst = max((check.worst for check in self.checks), key=lambda row: row.budgets)
+        nearest = max(self.checks, key=lambda check: check.worst.budgets)
+        worst = nearest.worst
+        who = " and ".join(dict.fromkeys(check.subject for check in self.checks))
         dtypes = " and ".join(dict.fromkeys(check.dtype for check in self.checks))
+        compared = sum(row.compared for row in self.rows)
+        others = len(self.rows) - compared
+        overflown = f" ({others} could not be compared)" if others else ""
         return (
-            f"Yes: scratchnet and Keras compute the same {what} in {dtypes}: {len(self.rows)} of {len(self.rows)} "
-            f"tensors are within budget, the worst uses {share(worst.budgets)} of it ({worst.tensor})."
+            f"Yes: {who} and Keras compute the same {what} in {dtypes}: {compared} of {len(self.rows)} "
+            f"tensors are within budget{overflown}, the worst uses {share(worst.budgets)} of it ({worst.tensor})"
+            f"{_rounding(worst) if nearest.dtype == 'float32' else ''}."
         )
 
     def _powerless(self) -> str:

@@ -10,7 +10,8 @@ back; what JSON has no number for is one of the strings "nan", "inf" and "-inf".
     sentence           the answer in words
     command            what reproduces the run
     data, batch, seed  what the inputs were, how many samples, and the seed of weights and probe
-    environment        versions: python, platform, numpy, scipy, tensorflow, keras; and settings that move the last bits
+    environment        versions: python, platform, numpy, scipy, tensorflow, keras; settings that move the last bits;
+                       and dtype_policy, the caller's global one, which no check runs in
     checks             one for each network, loss and dtype:
       network, loss, dtype
       modes            how the reference ran: "eager", "function"
@@ -18,10 +19,14 @@ back; what JSON has no number for is one of the strings "nan", "inf" and "-inf".
       powerless        why it could not have failed; "" where it could
       blind            what a mistake could hide behind on these inputs, a sentence each
       kinks            gradients exactly at a kink or a tie, where either side is an answer, a sentence each
-      findings         the wrong tensors: tensor, computed_by, budgets, residual (what the error looks like), and cause:
-                       null, or code, text, right and wrong formula, and explains, its share of the error
+      findings         the wrong tensors: tensor (yours and ours), place (the operation), budgets, residual (what the
+                       error looks like), and cause: null, or code, text, right and wrong formula, and explains, its
+                       share of the error
       vote             where the sides differ: whose gradient finite differences find right; "" where they cannot tell
       end_to_end       where the sides differ: whether it matters to a whole float32 run; "" elsewhere
+      conventions      what the subject does otherwise than Keras and not wrongly, a sentence each
+      notes            the layout that was found, dtypes, a sentence each
+      subject          what was compared with Keras: "scratchnet", or the name of somebody's own network
       skipped          tensor -> why it was not compared
       rows             one for each tensor, in the order of data flow:
         tensor         "<layer>/output", "<layer>/<weight>.gradient", "loss", ...
@@ -34,6 +39,8 @@ back; what JSON has no number for is one of the strings "nan", "inf" and "-inf".
         outside, size  so many of so many elements are out of budget
         largest_absolute, largest_relative, largest_ulp
                        over the whole tensor, for information: they do not decide
+        unjudged       of how many elements nothing is known, because what is allowed there overflows, or both sides do;
+                       the tensor is then in `skipped`, unless another element is out of budget
         below_noise    whether zeros would pass, because the reference is nowhere larger than what is allowed
         note           what was unusual; "" where nothing was
 """
@@ -87,6 +94,9 @@ def _check(check: Check) -> dict[str, Any]:
         "findings": [_finding(finding) for finding in check.findings],
         "vote": check.vote,
         "end_to_end": check.end_to_end,
+        "conventions": list(check.conventions),
+        "notes": list(check.notes),
+        "subject": check.subject,
         "skipped": check.skipped,
         "rows": [_row(row) for row in check.rows],
     }

@@ -7,24 +7,29 @@ reader misses least, until they fit; a line says which.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import inf
 from textwrap import wrap
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parity.compare import GATE, GATE_OF_NETWORK, Row
-from parity.report import Check, Report, share
+from parity.report import SCRATCHNET, Check, Report, share
+
+if TYPE_CHECKING:
+    from parity.diagnose import Finding
 
 __all__ = ["ASCII_MARKS", "MARKS", "Line", "lines", "printable", "render"]
 
-MARKS = {True: "✓", False: "✗"}
-ASCII_MARKS = {True: "ok", False: "NO"}
+Marks = Mapping[bool | None, str]  # for a tensor that is right, wrong, not compared
+MARKS: Marks = {True: "✓", False: "✗", None: "-"}
+ASCII_MARKS: Marks = {True: "ok", False: "NO", None: "--"}
 
 COMPARED = {
     "float32": "each operation on Keras's own tensors, against the rounding bound of that operation",
     "float64": f"both runs as a whole, against {GATE:g} of a tensor's largest element plus {GATE_OF_NETWORK:g} of "
     "the network's",
 }
+OF_YOURS = "whole runs at the same weights and on the same samples, in your code and in Keras"
 VERDICT_COLOURS = {"pass": "green", "fail": "red", "no power": "yellow"}
 
 
@@ -51,13 +56,13 @@ COLUMNS = (
     _Column("tensor", lambda row: printable(row.tensor), "<"),
     _Column("shape", lambda row: str(row.shape), "<"),
     _Column("worst at", lambda row: str(row.index), "<"),
-    _Column("scratchnet", lambda row: _value(row.subject), ">"),
+    _Column(SCRATCHNET, lambda row: _value(row.subject), ">"),
     _Column("Keras", lambda row: _value(row.reference), ">"),
     _Column("difference", lambda row: _size(row.difference), ">"),
     _Column("allowed", lambda row: _size(row.allowed), ">"),
-    _Column("used", lambda row: share(row.budgets), ">"),
+    _Column("used", lambda row: share(row.budgets) if row.compared else "-", ">"),
 )
-LEFT_OUT: tuple[tuple[str, ...], ...] = ((), ("shape",), ("shape", "allowed"), ("shape", "scratchnet", "Keras"))
+LEFT_OUT: tuple[tuple[str, ...], ...] = ((), ("shape",), ("shape", "allowed"), ("shape", SCRATCHNET, "Keras"))
 """Which columns to do without, the widest table first. `allowed` is difference / used."""
 
 
@@ -66,8 +71,8 @@ def render(report: Report) -> str:
     return "\n".join(line.text for line in lines(report))
 
 
-def lines(report: Report, width: int | None = None, marks: dict[bool, str] = MARKS) -> Iterator[Line]:
-    """The report line by line. width: in columns, None for whatever it takes; marks: before a right and a wrong row."""
+def lines(report: Report, width: int | None = None, marks: Marks = MARKS) -> Iterator[Line]:
+    """The report line by line. width: in columns, None for whatever it takes; marks: what a row begins with."""
     left_out, columns = _fitting(report, width, marks)
     for check in report.checks:
         yield from _check(check, columns, width, marks)
@@ -84,26 +89,33 @@ def lines(report: Report, width: int | None = None, marks: dict[bool, str] = MAR
     yield from _prose(report.sentence, width, VERDICT_COLOURS[report.verdict])
 
 
-def _check(check: Check, columns: dict[_Column, int], width: int | None, marks: dict[bool, str]) -> Iterator[Line]:
+def _check(check: Check, columns: dict[_Column, int], width: int | None, marks: Marks) -> Iterator[Line]:
     yield from _prose(f"{check.network}, {check.loss}, {check.dtype}, {' and '.join(check.modes)}", width)
-    yield from _prose(COMPARED[check.dtype], width)
-    yield Line(_joined("", {column: column.title for column in columns}, columns, marks))
+    by_hand = check.subject == SCRATCHNET
+    yield from _prose(COMPARED[check.dtype] if by_hand else OF_YOURS, width)
+    titles = {column: column.title if by_hand or column.title != SCRATCHNET else "yours" for column in columns}
+    yield Line(_joined("", titles, columns, marks))
     for row in check.rows:
         cells = {column: column.cell(row) for column in columns}
-        yield Line(_joined(marks[row.passed], cells, columns, marks), "" if row.passed else "red")
+        mark = marks[row.passed if row.compared else None]
+        yield Line(_joined(mark, cells, columns, marks), "" if row.passed else "red")
     if check.first_wrong:
-        yield from _prose(_first_wrong(check.first_wrong), width, "red")
-    for finding in check.findings:
+        yield from _prose(_first_wrong(check.first_wrong, check.subject), width, "red")
+    for names, finding in _together(check.findings):
         if finding.cause is not None:
             cause = finding.cause
-            yield from _prose(f"cause: {finding.tensor}: {cause.code}: {cause.text}", width, "red")
+            yield from _prose(f"cause: {names}: {cause.code}: {cause.text}", width, "red")
             yield from _prose(f"  right: {cause.right}", width)
             yield from _prose(f"  yours: {cause.wrong}", width)
         elif finding.residual:
-            yield from _prose(f"the error of {finding.tensor}: {finding.residual}", width)
+            yield from _prose(f"the error of {names}: {finding.residual}", width)
     for sentence in (check.vote, check.end_to_end):
         if sentence:
             yield from _prose(sentence, width, "red")
+    for sentence in check.conventions:
+        yield from _prose(f"convention: {sentence}", width)
+    for sentence in check.notes:
+        yield from _prose(f"note: {sentence}", width)
     for row in check.rows:
         if row.note:
             yield from _prose(f"note: {row.tensor}: {row.note}", width)
@@ -117,12 +129,21 @@ def _check(check: Check, columns: dict[_Column, int], width: int | None, marks: 
         yield from _prose(f"no power: {check.powerless}", width, "yellow")
 
 
-def _first_wrong(row: Row) -> str:
+def _together(findings: Sequence[Finding]) -> list[tuple[str, Finding]]:
+    """Each cause once, with the names of all the tensors that it explains."""
+    groups: dict[Any, list[Finding]] = {}
+    for finding in findings:
+        key = (finding.cause.code, finding.cause.text) if finding.cause else finding.tensor
+        groups.setdefault(key, []).append(finding)
+    return [(", ".join(f.tensor for f in group), group[0]) for group in groups.values()]
+
+
+def _first_wrong(row: Row, subject: str) -> str:
     if row.note and row.budgets == inf:
         return f"first wrong: {row.tensor}, computed by {row.computed_by}: {row.note}"
     return (
         f"first wrong: {row.tensor}, computed by {row.computed_by}: {row.outside} of {row.size} elements are out of "
-        f"budget; worst at {row.index} ({row.mode}): scratchnet {_value(row.subject)}, Keras {_value(row.reference)}, "
+        f"budget; worst at {row.index} ({row.mode}): {subject} {_value(row.subject)}, Keras {_value(row.reference)}, "
         f"{_size(row.allowed)} allowed; largest relative error {_size(row.largest_relative)}, "
         f"{_size(row.largest_ulp)} units in the last place"
     )
@@ -138,7 +159,7 @@ def _prose(text: str, width: int | None, colour: str = "") -> Iterator[Line]:
         yield Line(piece, colour)
 
 
-def _fitting(report: Report, width: int | None, marks: dict[bool, str]) -> tuple[tuple[str, ...], dict[_Column, int]]:
+def _fitting(report: Report, width: int | None, marks: Marks) -> tuple[tuple[str, ...], dict[_Column, int]]:
     """What to leave out, and the other columns with their widths, which are the same in all tables of the report."""
     widths = {column: max(len(column.title), *(len(column.cell(row)) for row in report.rows), 0) for column in COLUMNS}
     for left_out in LEFT_OUT:
@@ -148,7 +169,7 @@ def _fitting(report: Report, width: int | None, marks: dict[bool, str]) -> tuple
     return left_out, columns
 
 
-def _joined(mark: str, cells: dict[_Column, str], columns: dict[_Column, int], marks: dict[bool, str]) -> str:
+def _joined(mark: str, cells: dict[_Column, str], columns: dict[_Column, int], marks: Marks) -> str:
     padded = [f"{cells.get(column, ''):{column.align}{wide}}" for column, wide in columns.items()]
     return "  ".join([f"{mark:<{max(map(len, marks.values()))}}", *padded])
 

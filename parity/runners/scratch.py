@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,14 @@ __all__ = [
     "build",
     "keeps_state",
     "knows_optimizer",
+    "labels",
     "loss",
+    "repeated",
     "replay",
     "require_indices",
     "require_labels",
     "run",
     "run_with",
-    "two_sided",
 ]
 
 
@@ -63,7 +64,7 @@ class Network:
         chain = build(spec)
         return cls(
             name=spec.name,
-            layers=layers(chain),
+            layers=layers(chain, spec.training),
             weights={f"{layer.name}/{n}": w for layer in chain.layers for n, w in layer.weights.items()},
             weight_names={layer.name or "": tuple(layer.weights) for layer in chain.layers},
             input_shape=_fixed(spec, chain.input_shape),
@@ -122,6 +123,14 @@ def require_labels(spec: Spec, y: np.ndarray, outputs: tuple[int, ...]) -> None:
         raise UsageError(f"y: {error}") from error
 
 
+def labels(loss: Any) -> str:
+    """The kind of labels that a loss takes; real numbers for one that scratchnet does not have."""
+    try:
+        return losses.get(loss).labels
+    except (ValueError, TypeError):
+        return "real"
+
+
 def knows_optimizer(identifier: Any) -> bool:
     """Whether scratchnet has this optimizer, with these arguments."""
     try:
@@ -136,9 +145,15 @@ def keeps_state(spec: Spec) -> bool:
     return optimizer is not None and bool(optimizer.zero_state(np.zeros(1)))
 
 
-def layers(chain: Chain) -> tuple[trace.Layer, ...]:
+def layers(chain: Chain, training: bool) -> tuple[trace.Layer, ...]:
     """The layers as a trace names them."""
-    return tuple(trace.Layer.from_config(layer.to_json(), tuple(layer.trainable_weights)) for layer in chain.layers)
+    return tuple(
+        replace(
+            trace.Layer.from_config(layer.to_json(), tuple(layer.trainable_weights)),
+            moving=layer.moving_weights(training),
+        )
+        for layer in chain.layers
+    )
 
 
 def run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Trace:
@@ -175,11 +190,14 @@ def _run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Trace:
     passed = chain.forward(x, spec.training)
     backward = chain.backward(passed, criterion, y)
     tensors: dict[str, np.ndarray] = {trace.INPUT: passed.x}
-    described = layers(chain)
+    described = layers(chain, spec.training)
     for layer, saved in zip(described, passed.saved, strict=True):
         if layer.has_pre_activation:
             tensors[trace.pre_activation(layer.name)] = saved.z
         tensors[trace.output(layer.name)] = saved.y
+        for name in layer.moving:
+            if name in saved.updates:  # one that is forgotten is reported as missing
+                tensors[trace.updated(f"{layer.name}/{name}")] = saved.updates[name]
     tensors[trace.LOSS] = criterion.forward(y, passed.output, passed.logits) + chain.penalty()
     for layer, gradients in reversed(list(zip(described, backward.layers, strict=True))):
         if gradients.dy is not None:
@@ -192,22 +210,6 @@ def _run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Trace:
         tensors[trace.gradient(trace.INPUT)] = backward.dx
     tensors.update(_updated(chain, described, tensors, optimizers.get(spec.optimizer)))
     return Trace(tensors, {"runner": "scratch", "dtype": spec.dtype, "numpy": np.__version__})
-
-
-def two_sided(spec: Spec, weights: Weights, reference: Trace, y: np.ndarray) -> dict[str, np.ndarray]:
-    """Gradient -> where it has two right answers, because what was put in is exactly at a kink or a tie; booleans in
-    its shape."""
-    found: dict[str, np.ndarray] = {}
-
-    def look(operation: Operation) -> Mapping[str, Any]:
-        if operation.direction == "backward" and "dx" in operation.tensors:
-            at = operation.entry.two_sided(operation["x"])
-            if at is not None and np.any(at):
-                found[operation.tensors["dx"]] = at
-        return {}
-
-    replay(spec, weights, reference, y, settle=look)
-    return found
 
 
 def loss(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -274,12 +276,21 @@ def run_with(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, settle:
     return Trace(tensors, {"runner": "scratch", "dtype": spec.dtype, "numpy": np.__version__})
 
 
+def repeated(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Callable[[Settle], None]:
+    """The whole network, operation by operation, ready to be run many times with other results put in."""
+    chain = _with_weights(spec, weights, lambda array: array)
+    named, loss, typed = layers(chain, spec.training), losses.get(spec.loss), x.astype(spec.dtype)
+    samples = x if chain.layers[0].takes_indices else typed
+    return lambda settle: walk(chain, named, loss, None, samples, y, spec.training, settle)
+
+
 def _walk(
     spec: Spec, weights: Weights, x: Any, y: np.ndarray, number: Callable[[np.ndarray], Any], settle: Settle
 ) -> None:
     chain = _with_weights(spec, weights, number)
     x = x if chain.layers[0].takes_indices else number(x.astype(spec.dtype))
-    walk(chain, layers(chain), losses.get(spec.loss), optimizers.get(spec.optimizer), x, y, spec.training, settle)
+    described = layers(chain, spec.training)
+    walk(chain, described, losses.get(spec.loss), optimizers.get(spec.optimizer), x, y, spec.training, settle)
 
 
 def _fixed(spec: Spec, shape: Any) -> tuple[int, ...]:

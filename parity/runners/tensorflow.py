@@ -11,7 +11,7 @@ from typing import Any
 
 from parity.errors import NothingConcluded
 
-__all__ = ["imported", "precision", "versions"]
+__all__ = ["dtype_policy", "imported", "precision", "versions"]
 
 START_UP = (
     "All log messages before absl::InitializeLog",
@@ -74,10 +74,17 @@ def versions() -> dict[str, Any]:
         "intra_op_threads": tensorflow.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0",
         "tensor_float_32": tensorflow.config.experimental.tensor_float_32_execution_enabled(),
-        "dtype_policy": keras.config.dtype_policy().name,
+        "dtype_policy": dtype_policy(),
         "flushes_subnormals": _flushes(tensorflow),
         "gpus": len(tensorflow.config.list_physical_devices("GPU")),
     }
+
+
+def dtype_policy() -> str:
+    """Keras's global dtype policy: outside `precision` the caller's own, such as mixed_float16."""
+    _, keras = imported()
+    name: str = keras.config.dtype_policy().name
+    return name
 
 
 def _flushes(tensorflow: Any) -> bool:

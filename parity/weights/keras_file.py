@@ -49,6 +49,8 @@ ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFE
 HDF5_ERRORS = (OSError, KeyError, OverflowError, RuntimeError, ValueError, TypeError)
 
 KIND_NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
+EXPECTED = "expected a saved Sequential (an object with the keys class_name and config, or its config: name and layers)"
+AS_JSON = "write it with model.to_json(), or save it with model.save('name.keras')"
 SAVE_AGAIN = "save the model again with model.save('name.keras')"
 
 # The variables that a layer of this class has, in Keras's order: (the option that switches it off, its rank or None if
@@ -182,7 +184,9 @@ def _without_identity(data: dict[str, Any]) -> dict[str, Any]:
 def _sequential(data: Any) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The model's config and compile config from the saved form of a Sequential or from its bare config."""
     if not isinstance(data, dict):
-        raise FileError(f"expected an object with the keys class_name and config, received {shown(data)}")
+        raise FileError(f"{EXPECTED}, received {shown(data)}; {AS_JSON}")
+    if "class_name" not in data and "layers" not in data:
+        raise FileError(f"{EXPECTED}, received an object with the keys {shown(sorted(data))}; {AS_JSON}")
     if "class_name" not in data:
         data = {"class_name": "Functional" if "input_layers" in data else "Sequential", "config": data}
     if data["class_name"] != "Sequential":

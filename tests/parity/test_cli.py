@@ -161,6 +161,11 @@ def test_the_json_of_a_mismatch(parity, wrong_sign):
         (["check", "--dtype", "float16"], "dtype: expected float32, float64 or both; received 'float16'"),
         (["check", "tanh-16", "--data", "digits", "--batch", "9999"], "9999"),
         (["check", "activation-tanh", "--data", "digits"], "not 28x28 digits"),
+        (["check", "tanh-16", "--data", ""], "mnist, digits or the path of a .npz file, received an empty name"),
+        (["check", "TANH-16"], "did you mean tanh-16?\n"),
+        (["check", "Sigmoid-500"], "did you mean sigmoid-500?\n"),
+        (["check", "layer-conv2d"], "did you mean layer-Conv2D?\n"),
+        (["check", "LENET"], "did you mean lenet-5?\n"),
     ],
 )
 def test_wrong_usage(parity, arguments, message):
@@ -239,6 +244,7 @@ def test_a_comparison_that_could_not_have_failed_concludes_nothing(parity, tmp_p
         (["check", "{}/model.keras"], None),
         (["check", "{}/model.keras"], b"no archive"),
         (["check", "{}/config.json"], b'{"class_name": '),
+        (["check", "{}/package.json"], b'{"name": "site", "version": "1.0.0"}'),
         (["check", "{}/model.h5"], b"\x89HDF"),
         (["check", "tanh-16", "--data", "{}/digits.npz"], None),
         (["check", "tanh-16", "--data", "{}/digits.npz"], b"no archive"),
@@ -270,6 +276,23 @@ def test_a_report_that_cannot_be_written_is_an_error(parity, monkeypatch):
         monkeypatch.undo()
     assert status == 4
     assert err == "parity: the report cannot be written to standard output: No space left on device\n"
+
+
+# --- 70: a bug -------------------------------------------------------------------------------------------------------
+
+
+def test_a_bug_is_no_mismatch(parity, monkeypatch):
+    def broken(*arguments, **options):
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr("parity.pipeline.check", broken)
+    status, out, err = parity(*SMALL)
+    assert (status, out) == (70, "")
+    *traceback, last = err.splitlines()
+    assert traceback[0] == "Traceback (most recent call last):"
+    assert traceback[-1] == "ZeroDivisionError: planted"
+    assert last.startswith("parity: this is a bug in parity")
+    assert "please report" in last
 
 
 # --- A process of its own --------------------------------------------------------------------------------------------
@@ -335,8 +358,9 @@ def test_what_needs_no_numbers_loads_no_numpy(arguments):
 def test_the_help_lists_options_and_exit_statuses(parity):
     status, out, err = parity("check", "--help")
     assert (status, err) == (0, "")
-    for word in ("--data", "--batch", "--dtype", "--loss", "--seed", "--json", "130"):
+    for word in ("--data", "--batch", "--dtype", "--loss", "--seed", "--json", "28x28x1", "130"):
         assert word in out
+    assert "\n     70  a bug in parity" in out
     assert parity("--help")[0] == 0
     assert parity("--version")[1].startswith("parity ")
 

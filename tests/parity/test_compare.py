@@ -76,6 +76,7 @@ def test_the_same_on_both_sides_is_right_also_where_it_is_no_number(value: float
     row = judged([1.0, value], [1.0, value])
     assert row.passed
     assert row.note == ("NaN on both sides" if np.isnan(value) else "")
+    assert (row.unjudged, row.compared) == (1, False)  # a wrong result may have overflown to the same
 
 
 @pytest.mark.parametrize(
@@ -90,8 +91,19 @@ def test_one_side_alone_that_is_no_number_is_wrong_whatever_is_allowed(
     assert (row.difference, row.note) == (INF, "")
 
 
-def test_a_budget_that_is_nan_allows_nothing() -> None:
-    assert judged([1.0], [2.0], NAN).budgets == INF
+@pytest.mark.parametrize("allowed", [INF, NAN])
+def test_where_the_budget_overflows_nothing_is_judged(allowed: float) -> None:
+    """An infinite budget would let any finite difference pass, and one that is NaN would call any wrong."""
+    row = judge(HERE, np.float64([9.0, 1.0, 5.0]), np.float64([0.0, 1.0, 5.0]), np.float64([allowed, allowed, 1.0]))
+    assert (row.unjudged, row.outside, row.budgets) == (2, 0, 0.0)
+    assert not row.compared
+
+
+def test_what_is_out_of_budget_stays_wrong_beside_elements_that_are_not_judged() -> None:
+    row = judge(HERE, np.float64([9.0, 3.0]), np.zeros(2), np.float64([INF, 1.0]))
+    assert (row.unjudged, row.outside, row.budgets, row.passed, row.compared) == (1, 1, 3.0, False, True)
+    assert judged([0.5], [0.0]).compared
+    assert judged([0.5], [0.0]).unjudged == 0
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (6,), (2, 3, 1), (1, 3), (), (0,)])
@@ -213,6 +225,14 @@ def test_rows_beyond_the_gate_become_local_ones_where_every_operation_of_both_si
     assert [first, second] == whole[:2]
     assert (third.tensor, third.budgets, third.note) == ("y", 0.3, NEAR_A_KINK)
     assert "kink" in third.note
+
+
+def test_an_operation_that_could_not_be_judged_is_no_excuse() -> None:
+    whole, right = rows(z=0.5, y=7.0), rows(z=0.2, y=0.3)
+    overflows = [judge(Place("z", "it", "forward"), [9.0], [0.0], np.full(1, INF)), right[1]]
+    assert settled(whole, right, right) != whole
+    assert settled(whole, overflows, right) == whole
+    assert settled(whole, right, overflows) == whole
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity import data
-from parity.errors import FileError, NothingConcluded
+from parity.errors import FileError, NothingConcluded, UsageError
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,6 +66,11 @@ def assert_holds(dataset, arrays):
 
 
 # --- The bundled digits ----------------------------------------------------------------------------------------------
+
+
+def test_an_empty_name_is_no_path():
+    with pytest.raises(UsageError, match="received an empty name; leave it out"):
+        data.load("")
 
 
 def test_the_digits_are_in_mnists_format():

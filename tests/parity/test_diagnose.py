@@ -272,7 +272,7 @@ def test_code_that_is_wrong_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_finding_has_its_place_and_both_formulas(trial: Trial) -> None:
     finding = trial.findings(lambda op: {"bias": op.outputs["bias"] / 7} if is_backward(op, "first") else {})[0]
-    assert (finding.tensor, finding.computed_by) == (BIAS, "Dense first backward")
+    assert (finding.tensor, finding.place) == (BIAS, "Dense first backward")
     assert finding.budgets > 100
     found = cause(finding)
     assert found.code == "dense-bias-gradient-averaged"

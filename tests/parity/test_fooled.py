@@ -33,7 +33,7 @@ def dense(optimizer: Any = "sgd") -> Any:
 
 
 def check(built: Any, x: np.ndarray = X, y: np.ndarray = Y, **options: Any) -> parity.Report:
-    return parity.check(built, x, y, modes=("eager",), **options)
+    return parity.check(built, x=x, y=y, modes=("eager",), **options)
 
 
 def patch(monkeypatch: pytest.MonkeyPatch, cls: type, name: str, make: Callable[[Any], Any]) -> None:
@@ -179,3 +179,107 @@ def test_cross_entropies_are_also_compared_on_probabilities() -> None:
     names = {spec.name for spec in cases.cases()}
     assert "loss-CategoricalCrossentropy-of-probabilities" in names
     assert parity.check("loss-CategoricalCrossentropy-of-probabilities", modes=("eager",)).passed
+
+
+# -- numbers that overflow ---------------------------------------------------------------------------------------------
+
+
+def overflowing(*stack: Any, kernel: float = 1.0) -> parity.Check:
+    """Samples of 1e25, so that gradients by kernels are 1e50: infinities in float32. All of one sign, so that nothing
+    is NaN."""
+    built = model(*stack)
+    built.set_weights([np.abs(w) * np.float32(kernel) for w in built.get_weights()])
+    with np.errstate(all="ignore"):
+        return check(built, np.abs(X) * 1e25, dtype="float32").checks[0]
+
+
+def test_what_overflows_on_both_sides_is_not_compared(keras: Any) -> None:
+    """Three times an infinity is the same infinity."""
+    one = overflowing(keras.layers.Dense(5), keras.layers.Dense(3))
+    kernels = [row for row in one.rows if row.tensor.endswith(("kernel.gradient", "kernel.updated"))]
+    assert [(row.budgets, row.unjudged, row.compared) for row in kernels] == [(0.0, row.size, False) for row in kernels]
+    assert kernels
+    assert one.skipped.keys() == {"loss", *(row.tensor for row in kernels)}
+    assert all("overflows" in why for why in one.skipped.values())
+    assert one.passed  # the bias gradients are finite, and right
+    assert not any("kernel.updated" in sentence for sentence in one.blind)
+
+
+def test_a_tensor_that_overflows_does_not_hide_a_wrong_one(keras: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    patch(monkeypatch, layers.Dense, "transform_backward", lambda right: (
+        lambda self, saved, dz: (right(self, saved, dz)[0], {
+            n: 3 * g for n, g in right(self, saved, dz)[1].items()})))  # fmt: skip
+    one = overflowing(keras.layers.Dense(5), keras.layers.Dense(3, name="last"))
+    assert one.first_wrong.tensor == "last/bias.gradient"
+
+
+def test_where_every_gradient_overflows_nothing_is_concluded(keras: Any) -> None:
+    one = overflowing(keras.layers.Dense(3, use_bias=False), kernel=1e25)
+    assert not one.passed
+    assert one.first_wrong is None
+    assert "overflows" in one.powerless
+
+
+# -- names, policies, commands -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["_x", "two words", "x:0", "-x", "Größe"])
+def test_a_layer_name_that_tensorflow_has_no_scope_for(keras: Any, name: str) -> None:
+    stack = [keras.layers.Dense(5, "tanh", name=name), keras.layers.BatchNormalization(name="layer_0")]
+    loss = keras.losses.MeanSquaredError(name="my loss")
+    built = model(*stack, keras.layers.Dense(3), optimizer=keras.optimizers.SGD(name="_mine"), loss=loss)
+    report = parity.check(built, x=X, y=Y, dtype="float64")
+    assert report.passed
+    assert {f"{name}/kernel.gradient", "layer_0/gamma.updated"} <= {row.tensor for row in report.rows}
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "bfloat16"])
+def test_the_report_has_the_dtype_policy_of_the_caller(keras: Any, policy: str) -> None:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        report = parity.check("activation-tanh", modes=("eager",), dtype="float32")
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert report.passed
+    assert report.environment["dtype_policy"] == policy
+    assert f"dtype_policy {policy}" in report.to_text()
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "float16", "mixed_bfloat16", "int8_from_float32"])
+def test_reduced_precision_is_refused_by_name(keras: Any, policy: str) -> None:
+    built = model(keras.layers.Dense(5, name="first"), keras.layers.Dense(3, name="second", dtype=policy))
+    said = f"layer 'second' has the dtype policy '{policy.partition('_from')[0]}'; a check runs the whole network in"
+    with pytest.raises(parity.UsageError, match=said):
+        check(built)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"training": False},
+        {"modes": ("eager",)},
+        {"loss": {"class_name": "Huber", "config": {"delta": 0.3}}, "batch": 5, "seed": 2},
+        {"training": False, "modes": ("function", "eager"), "dtype": "float64"},
+    ],
+)
+def test_the_command_has_every_argument_that_matters(options: dict[str, Any]) -> None:
+    report = parity.check("activation-tanh", **options)
+    again = eval(report.command, {"parity": parity})
+    assert again.command == report.command
+    assert [(c.loss, c.dtype, c.modes) for c in again.checks] == [(c.loss, c.dtype, c.modes) for c in report.checks]
+    said = eval(report.command, {"parity": type("Said", (), {"check": staticmethod(lambda *_, **given: given)})})
+    assert {**said, **options} == said
+
+
+def test_the_command_for_what_lives_in_python() -> None:
+    built = dense()
+    given = check(built, loss="mae", dtype="float64").command
+    assert given == (
+        "parity.check(model, loss='mae', x=x, y=y, dtype='float64', seed=0, modes=('eager',))"
+        "  # in Python, with the same model, x and y"
+    )
+    assert eval(given, {"parity": parity, "model": built, "x": X, "y": Y}).command == given
+    alone = parity.check(built, dtype="float64").command
+    assert alone == "parity.check(model, batch=32, dtype='float64', seed=0)  # in Python, with the same model"
+    assert parity.check("activation-tanh", dtype="float64").command.startswith("parity check activation-tanh --batch")

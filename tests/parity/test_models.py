@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 import parity
+import scratchnet
 from parity import cases, models
 from parity.errors import FileError, UsageError
 from parity.runners import scratch
 from parity.spec import Spec
+from scratchnet import activations, layers
 
 X = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
 Y = np.random.default_rng(1).integers(0, 2, (6, 3)).astype(np.float32)
@@ -36,7 +38,7 @@ def compiled(model: Any, loss: Any = "binary_crossentropy") -> Any:
     return model
 
 
-def resolved(model: Any, loss: Any = None) -> models.Subject:
+def resolved(model: Any, loss: Any = None) -> models.Resolved:
     [subject] = models.resolve(model, loss, seed=3)
     return subject
 
@@ -67,6 +69,15 @@ def test_a_spec_is_taken_as_it_is() -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"no network is called 'tanh-17'.*tanh-16"):
         models.resolve("tanh-17", None, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("TANH-16", "tanh-16"), ("Sigmoid-500", "sigmoid-500"), ("LENET", "lenet-5"), ("layer-conv2d", "layer-Conv2D")],
+)
+def test_a_name_in_other_letters_is_found(name: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=rf"did you mean {meant}\?$"):
+        models.resolve(name, None, 0)
 
 
 @pytest.mark.parametrize("thing", [42, object(), ["tanh-16"], b"tanh-16"])
@@ -198,6 +209,16 @@ def test_a_live_model_with_a_loss_object(keras: ModuleType, model: Any, name: st
 
 
 @pytest.mark.tensorflow
+def test_the_delta_of_huber_is_not_lost_though_its_config_has_none(keras: ModuleType, model: Any) -> None:
+    compiled(model, keras.losses.Huber(delta=0.3))
+    assert "delta" not in model.get_compile_config()["loss"]["config"]
+    report = parity.check(model, x=X, y=Y, **SMALL)
+    assert report.passed
+    [row] = [row for row in report.rows if row.tensor == "loss"]
+    assert row.reference == pytest.approx(model.evaluate(X, Y, verbose=0), rel=1e-5)
+
+
+@pytest.mark.tensorflow
 def test_a_live_model_with_a_loss_function(keras: ModuleType, model: Any) -> None:
     assert parity.check(compiled(model, keras.losses.mean_squared_error), X, Y, **SMALL).passed
 
@@ -259,6 +280,124 @@ def test_a_config_without_the_input_shape_says_what_to_add() -> None:
     config.pop("build_input_shape")
     with pytest.raises(UsageError, match=r"keras\.Input\(shape\)"):
         scratch.build(Spec("shapeless", config, "mse"))
+
+
+@pytest.mark.tensorflow
+def test_a_layer_class_of_the_users_is_refused(keras: ModuleType) -> None:
+    class Dense(keras.layers.Dense):
+        def call(self, x: Any) -> Any:
+            return 2 * super().call(x)
+
+    model = compiled(keras.Sequential([keras.Input((4,)), Dense(3, name="twice")], name="odd"), "mse")
+    with pytest.raises(UsageError, match=r"odd: the layer twice is .*Dense, not one of Keras's"):
+        parity.check(model)
+
+
+# -- a loss that is no name --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("MeanSquaredError", {}), ("Huber", {"delta": 0.3}), ("BinaryCrossentropy", {"label_smoothing": 0.2})],
+)
+def test_a_loss_object_brings_its_arguments(keras: ModuleType, model: Any, name: str, settings: dict[str, Any]) -> None:
+    loss = getattr(keras.losses, name)(**settings)
+    report = parity.check(model, x=X, y=Y, loss=loss, **SMALL)
+    assert report.passed
+    [row] = [row for row in report.rows if row.tensor == "loss"]
+    model.compile(loss=loss)
+    assert row.reference == pytest.approx(model.evaluate(X, Y, verbose=0), rel=1e-5)
+
+
+@pytest.mark.tensorflow
+def test_a_loss_function_of_keras(keras: ModuleType, model: Any) -> None:
+    report = parity.check(model, x=X, y=Y, loss=keras.losses.mean_absolute_error, **SMALL)
+    assert report.passed
+    assert report.checks[0].loss == "mean_absolute_error"
+
+
+def mine(y_true: Any, y_pred: Any) -> Any:
+    return abs(y_true - y_pred) ** 4
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("loss", "received"),
+    [
+        (lambda losses: mine, r"received .*mine"),
+        (lambda losses: type("Mine", (losses.MeanSquaredError,), {})(), r"received .*Mine"),
+        (lambda losses: losses.deserialize, None),
+        (lambda losses: losses.MeanSquaredError, r"received .*MeanSquaredError"),
+        (lambda losses: 3, "received int 3"),
+    ],
+)
+def test_a_loss_of_the_users_is_refused(keras: ModuleType, model: Any, loss: Any, received: str | None) -> None:
+    with pytest.raises(UsageError, match=r"loss: " if received is None else rf"one of Keras's own.*{received}"):
+        parity.check(model, x=X, y=Y, loss=loss(keras.losses), **SMALL)
+
+
+@pytest.mark.tensorflow
+def test_an_object_of_keras_around_a_function_of_the_users_is_refused(keras: ModuleType, model: Any) -> None:
+    loss = type(keras.losses.MeanSquaredError()).__bases__[0](mine)
+    with pytest.raises(UsageError, match=r"one of Keras's own.*received .*mine"):
+        parity.check(model, x=X, y=Y, loss=loss, **SMALL)
+    with pytest.raises(UsageError, match=r"the function of the loss is .*mine, not one of Keras's"):
+        parity.check(compiled(model, loss), x=X, y=Y, **SMALL)
+
+
+# -- a network by hand -------------------------------------------------------------------------------------------------
+
+
+def by_hand(first: Any = None) -> scratchnet.Sequential:
+    net = scratchnet.Sequential([first or layers.Dense(5, "tanh", name="hidden"), layers.Dense(3)], name="by_hand")
+    net.build((None, 4))
+    return net
+
+
+@pytest.mark.tensorflow
+def test_a_network_by_hand_brings_its_weights_its_loss_and_its_optimizer(keras: ModuleType) -> None:
+    net = by_hand()
+    net.compile(scratchnet.optimizers.SGD(0.3, nesterov=True, momentum=0.5), scratchnet.losses.Huber(delta=0.4))
+    net.fit(X, Y, epochs=3, verbose=0)
+    subject = resolved(net)
+    assert (subject.spec.name, subject.spec.loss_name, subject.spec.optimizer_name) == ("by_hand", "huber_loss", "sgd")
+    report = parity.check(net, x=X, y=Y, dtype="float32", modes=("eager",))
+    assert report.passed
+    rows = {row.tensor: row for row in report.rows}
+    assert rows["loss"].reference == pytest.approx(net.evaluate(X, Y), rel=1e-5)
+    before = [weight.copy() for weight in net.get_weights()]
+    net.compile(net.optimizer, net.loss)  # fresh state, as in the check
+    net.fit(X, Y, batch_size=len(X), epochs=1, shuffle=False, verbose=0)
+    updated = rows["hidden/kernel.updated"]
+    assert updated.reference == pytest.approx(net.get_weights()[0][updated.index], rel=1e-5)
+    for array, theirs in zip(subject.weights.values(), before, strict=True):
+        np.testing.assert_array_equal(array, theirs)  # a copy, which the training above does not reach
+
+
+@pytest.mark.tensorflow
+def test_a_network_by_hand_in_float64_that_was_not_compiled(keras: ModuleType) -> None:
+    net = scratchnet.Sequential([layers.Dense(3)], dtype="float64")
+    net.build((None, 4))
+    assert parity.check(net, x=X, y=Y, loss="mse", modes=("eager",)).passed
+    with pytest.raises(UsageError, match="the model has no loss"):
+        parity.check(net, x=X, y=Y)
+
+
+class Twice(layers.Dense):
+    """A layer of the user's under Dense's name, which its config would bring back as Dense."""
+
+
+class Cubic(activations.Tanh):
+    pass
+
+
+def test_a_network_by_hand_that_its_config_does_not_tell() -> None:
+    for layer, said in ((Twice(5, name="h"), "layer h is .*Twice"), (layers.Dense(5, Cubic(), name="h"), ".*Cubic")):
+        with pytest.raises(UsageError, match=rf"by_hand: the {said}, not one of scratchnet's"):
+            models.resolve(by_hand(layer), "mse", 0)
+    with pytest.raises(UsageError, match=r"no weights yet; call build"):
+        models.resolve(scratchnet.Sequential([layers.Dense(3)]), "mse", 0)
 
 
 # -- arguments of check ------------------------------------------------------------------------------------------------

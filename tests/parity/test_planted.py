@@ -48,9 +48,9 @@ def computed() -> dict[Any, Trace]:
     return {}
 
 
-def check(spec: Spec, *data: np.ndarray, **options: Any) -> Report:
+def check(spec: Spec, x: np.ndarray | None = None, y: np.ndarray | None = None, **options: Any) -> Report:
     random.seed(7)  # initial weights, so that the reference of an earlier check serves
-    return parity.check(spec, *data, **{"modes": ("eager",), **options})
+    return parity.check(spec, x=x, y=y, **{"modes": ("eager",), **options})
 
 
 def assert_found(spec: Spec, tensor: str, computed_by: str, *data: np.ndarray, **options: Any) -> None:
@@ -418,6 +418,6 @@ def test_a_relu_that_passes_the_gradient_at_zero(monkeypatch: pytest.MonkeyPatch
     spec = Spec("kink", chain.get_config(), "mse")
     rng = np.random.default_rng(0)
     x, y = rng.integers(-1, 2, (8, 5)).astype(np.float32), rng.standard_normal((8, 3)).astype(np.float32)
-    assert check(spec, x, y).passed
+    assert check(spec, x=x, y=y).passed
     monkeypatch.setattr(activations.Relu, "backward", lambda self, x, y, dy: np.where(x >= 0, dy, np.zeros_like(dy)))
     assert_found(spec, "input.gradient", "Activation relu backward", x, y)

@@ -97,6 +97,17 @@ def test_one_row_a_tensor_in_order_with_every_column():
     assert wrong.split() == ["✗", "dense/kernel.gradient", "(2,", "3)", "(1,", "2)", "-1", "1", "2", "1e-06", "2e+06"]
 
 
+def test_a_tensor_that_was_not_judged_is_neither_right_nor_wrong():
+    overflown = row("loss", subject=2.0, allowed=math.inf)
+    made = report(check(RIGHT, overflown, skipped={"loss": "it overflows"}))
+    assert (made.verdict, made.rows[1].unjudged) == ("pass", 6)
+    assert "1 of 2 tensors are within budget (1 could not be compared), the worst uses 0.3" in made.sentence
+    (line,) = [line for line in made.to_text().splitlines() if line.startswith("- ")]
+    assert line.split() == ["-", "loss", "(2,", "3)", "(0,", "0)", "1", "1", "0", "inf", "-"]
+    assert "not compared: loss: it overflows" in made.to_text()
+    assert [line.text for line in text.lines(made, None, text.ASCII_MARKS) if line.text.startswith("--  loss")]
+
+
 def test_the_columns_stand_below_their_titles():
     lines = report(check(RIGHT, WRONG)).to_text().splitlines()
     title = next(line for line in lines if "worst at" in line)

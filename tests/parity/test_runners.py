@@ -1,6 +1,7 @@
 """The two sides: the reference is TensorFlow's own and leaves no trace; scratchnet's two ways to run are one."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -189,7 +190,7 @@ def test_the_users_model_is_left_alone(keras: ModuleType) -> None:
     x, y = rng.standard_normal((BATCH, FEATURES)), rng.standard_normal((BATCH, CLASSES))
     weights, config, optimizer = model.get_weights(), model.get_config(), model.optimizer
     activation, steps = model.layers[-1].activation, int(optimizer.iterations)
-    assert parity.check(model, x, y, modes=("eager", "function")).passed
+    assert parity.check(model, x=x, y=y, modes=("eager", "function")).passed
     for now, then in zip(model.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(now, then)
     assert (model.get_config(), model.optimizer, int(optimizer.iterations)) == (config, optimizer, steps)
@@ -255,3 +256,49 @@ def test_a_run_changes_neither_weights_nor_inputs() -> None:
     scratch.replay(spec, weights, ran, y)
     for now, then in zip((*weights.values(), x, y), before, strict=True):
         np.testing.assert_array_equal(now, then)
+
+
+# -- moving averages ---------------------------------------------------------------------------------------------------
+
+MOVING = ("moving_mean", "moving_variance")
+
+
+def normalized(dtype: str, **arguments: Any) -> Spec:
+    stack = [layers.BatchNormalization(momentum=0.75, name="bn", **arguments), layers.Dropout(0.5, seed=3)]
+    return cases._spec("net", [*stack, layers.Dense(2)], (FEATURES,), "mse", 0).with_dtype(dtype)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("mode", ["eager", "function", "xla"])
+def test_the_reference_moves_its_averages_once_from_the_given_weights(mode: str) -> None:
+    from parity.runners import keras as runner
+
+    spec = normalized("float64")
+    weights, x, y = inputs(spec)
+    ran = runner.run(spec, weights, x, y, mode)
+    for name, batch in zip(MOVING, (x.mean(axis=0), x.var(axis=0)), strict=True):
+        expected = 0.75 * weights[f"bn/{name}"] + 0.25 * batch
+        np.testing.assert_allclose(ran[f"bn/{name}.updated"], expected, rtol=1e-14, err_msg=name)  # a sum of nine terms
+    moved = {tensor for tensor in ran.tensors if "moving" in tensor or "seed" in tensor}
+    assert moved == {f"bn/{name}.updated" for name in MOVING}  # the state of the Dropout is no weight
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("arguments", [{}, {"trainable": False}], ids=["inference", "frozen"])
+def test_averages_that_do_not_move_are_on_neither_side(arguments: dict[str, Any]) -> None:
+    from parity.runners import keras as runner
+
+    spec = replace(normalized("float32", **arguments), training=bool(arguments))
+    weights, x, y = inputs(spec)
+    for ran in (runner.run(spec, weights, x, y), scratch.run(spec, weights, x, y)):
+        assert not [tensor for tensor in ran.tensors if "moving" in tensor]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", registry.entries("layer"))
+def test_moving_weights_are_those_that_a_pass_updates(name: str, training: bool) -> None:
+    for spec in cases.find(f"layer-{name}"):
+        chain = scratch.build(spec)
+        _, x, _ = inputs(spec)
+        for layer, saved in zip(chain.layers, chain.forward(x, training).saved, strict=True):
+            assert layer.moving_weights(training) == tuple(n for n in saved.updates if n in layer.weights)

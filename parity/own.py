@@ -1,0 +1,435 @@
+"""Judge somebody's own network: run it and Keras at the same weights on the same samples, and say what is wrong.
+
+The user's code is a closed box with some windows: outputs, loss, gradients, and what a cache shows. So whole runs are
+compared, by the float64 gate; where the code computes in float32 whatever it is given, by how far rounding moves
+TensorFlow's own run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from parity import compare, conventions, facts, kinks, oracle, power, trace
+from parity.compare import Row
+from parity.conventions import Convention
+from parity.diagnose import Cause, Finding, residuals, transforms, whole
+from parity.diagnose.whole import Seen
+from parity.errors import UsageError
+from parity.mistakes import Mistake, catalogue, losses
+from parity.report import Check
+from parity.runners import keras, scratch
+from parity.runners import subject as runner
+from parity.runners.scratch import Network
+from parity.runners.steps import Operation, Settle
+from parity.runners.subject import Bound
+from parity.spec import Spec
+from parity.subjects import Subject
+from parity.trace import Place, Trace, Weights, flow
+
+__all__ = ["judge", "network_of"]
+
+NOISE = 32
+"""Two correct float32 runs were measured at up to 14 times the reference's own distance from float64 (bias gradients of
+60,000 rows); up to about twice that is rounding."""
+
+
+def network_of(spec: Spec) -> tuple[Network, bool]:
+    """The network of a spec, and whether scratchnet has all its layers; if not, it is Keras that describes it."""
+    try:
+        return Network.of(spec), True
+    except UsageError as error:
+        try:
+            return keras.described(spec), False
+        except UsageError:
+            raise error from None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run of the user's code in Keras's terms: its tensors, what they are called there, and what it wrote to."""
+
+    trace: Trace
+    own: Mapping[str, str]
+    changed: tuple[str, ...]
+
+
+def judge(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, subject: Subject, modes: Sequence[str]) -> Check:
+    """The verdict on a subject. spec: in the dtype that the samples are handed over in."""
+    network, in_numpy = network_of(spec)
+    weights = {name: array.astype(spec.dtype) for name, array in weights.items()}
+    x = x if network.indices else x.astype(spec.dtype)
+    wide = spec.with_dtype("float64")
+    exact = {name: array.astype(np.float64) for name, array in weights.items()}
+    references = {mode: keras.run(wide, exact, x, y, mode) for mode in modes}
+    reference = references[modes[0]]
+    bound = runner.bind(subject, network.layers, _held(subject, weights, network), x, y, reference)
+    run = _Run(*bound.run(weights, x, y))
+    places = list(flow(network.layers, spec.loss_name))
+    replay = scratch.repeated(wide, exact, x, y) if in_numpy else None
+    allowed = _allowed(run.trace, spec, weights, x, y, reference, places)
+    rounded = _rounded(replay) if replay is not None else {}
+    allowed = {name: limit + rounded.get(name, 0.0) for name, limit in allowed.items()}
+    seen = Seen(_compared(run.trace), reference.tensors, allowed, run.own, {"batch": len(x), **_outputs(network)})
+    conventional = conventions.found(seen, _loss_operation(replay))
+    rows = _worst(places, seen, references, conventional)
+    ordered = not network.drops and all(row.passed for row in rows)
+    behaviour = _behaviour(bound, weights, x, y, run, ordered, allowed)
+    rows = [*rows, *(row for row, _ in behaviour)]
+    # Where the code misbehaves, that is the cause; what it computes then need not be one mistake.
+    findings = _findings(seen, rows, None if behaviour else replay, conventional)
+    check = Check(
+        network=spec.name,
+        loss=spec.loss_name,
+        dtype=spec.dtype,
+        modes=tuple(modes),
+        rows=tuple(rows),
+        skipped=_skipped(places, run.trace, reference),
+        powerless=power.powerless(rows, reference),
+        blind=tuple(power.blind_spots(spec.config["layers"], weights, reference, rows, spec.dtype, False)),
+        findings=tuple([*(finding for _, finding in behaviour), *findings]),
+        conventions=tuple(convention.text for convention in conventional),
+        notes=tuple(_notes(bound, run, weights, x, y, spec)),
+        subject=subject.name,
+    )
+    if replay is None:
+        return check
+    return replace(
+        check,
+        kinks=_kinks(check, wide, exact, reference, y, places),
+        notes=(*check.notes, *facts.of_loss(wide, exact, reference, y), *_facts(check, seen, replay, bound.labels(y))),
+    )
+
+
+def _held(subject: Subject, weights: Weights, network: Network) -> Weights:
+    """The weights that the subject's parameters hold: all, or those without moving averages and the like."""
+    trainable = {f"{layer.name}/{name}" for layer in network.layers for name in layer.weights}
+    sizes = sum(int(np.prod(shape)) for shape in subject.parameters.shapes.values())
+    if sizes == sum(array.size for array in weights.values()):
+        return weights
+    return {name: array for name, array in weights.items() if name in trainable}
+
+
+def _outputs(network: Network) -> dict[str, int]:
+    return {"outputs": network.output_shape[-1]} if network.output_shape else {}
+
+
+def _compared(subject: Trace) -> dict[str, np.ndarray]:
+    return {name: np.asarray(array) for name, array in subject.tensors.items() if name != trace.INPUT}
+
+
+def _loss_operation(replay: Callable[..., None] | None) -> Operation | None:
+    """The operation that computes the loss, in NumPy and in float64."""
+    found: list[Operation] = []
+
+    def look(operation: Operation) -> Mapping[str, Any]:
+        if operation.family == "loss" and operation.direction == "forward":
+            found.append(operation)
+        return {}
+
+    if replay is not None:
+        replay(look)
+    return found[0] if found else None
+
+
+# -- how far apart -----------------------------------------------------------------------------------------------------
+
+
+def _narrow(subject: Trace) -> bool:
+    """Whether the code computes in float32, whatever it is given."""
+    kinds = {
+        np.asarray(array).dtype for name, array in subject.tensors.items() if name not in (trace.INPUT, trace.LOSS)
+    }
+    return any(kind.kind == "f" and kind.itemsize < 8 for kind in kinds)
+
+
+def _allowed(
+    subject: Trace, spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace, places: list[Place]
+) -> dict[str, Any]:
+    """How far each tensor may be from Keras's in float64."""
+    gate = compare.gate(reference, places)
+    if spec.dtype == "float64" and not _narrow(subject):
+        return gate
+    narrow = spec.with_dtype("float32")
+    rounded = keras.run(narrow, {n: w.astype(np.float32) for n, w in weights.items()}, x.astype(np.float32), y)
+    return {
+        name: max(gate[name], NOISE * oracle.spread(rounded[name], reference[name])) for name in gate if name in rounded
+    }
+
+
+def _rounded(replay: Callable[[Settle], None]) -> dict[str, np.ndarray]:
+    """How far Keras's rounding of an argument to float32, in a network of float64, moves each tensor; twice that, so
+    that what is wrong besides is still compared with either. Somebody's own network need not have it."""
+    exacter = [mistake for mistake in catalogue() if mistake.code.endswith("-in-double")]
+
+    def tensors(mistakes: Sequence[Mistake]) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {}
+
+        def settle(operation: Operation) -> Mapping[str, Any]:
+            made = next((m for mistake in mistakes if (m := mistake.apply(operation)) is not None), {})
+            outputs = {**operation.outputs, **made}
+            found.update({name: outputs[output] for output, name in operation.tensors.items()})
+            return made
+
+        with np.errstate(all="ignore"):
+            replay(settle)
+        return found
+
+    right, exact = tensors(()), tensors(exacter)
+    return {n: 2 * np.abs(exact[n] - array) for n, array in right.items() if not np.array_equal(array, exact[n])}
+
+
+def _worst(
+    places: list[Place], seen: Seen, references: Mapping[str, Trace], conventional: Sequence[Convention]
+) -> list[Row]:
+    """A row for each tensor that both sides have, in the mode in which it is furthest away."""
+    scale = {tensor: (c, factor) for c in conventional for tensor, factor in c.scale.items()}
+    rows = []
+    for place in (p for p in places if p.tensor in seen.subject and p.tensor in seen.allowed):
+        judged = []
+        for mode, reference in references.items():
+            value, note = seen.subject[place.tensor], ""
+            if place.tensor in scale:
+                convention, factor = scale[place.tensor]
+                value, note = np.asarray(value / factor), f"divided by {factor:.4g}: {convention.code}, a convention"
+            row = compare.judge(place, value, reference[place.tensor], seen.allowed[place.tensor])
+            judged.append(replace(row, mode=mode, note=note or row.note))
+        rows.append(max(judged, key=lambda row: row.budgets))
+    return rows
+
+
+def _skipped(places: list[Place], subject: Trace, reference: Trace) -> dict[str, str]:
+    """The gradients and outputs of the reference that were not compared, and why."""
+    return {
+        p.tensor: "your network does not give it"
+        for p in places
+        if p.tensor in reference and p.tensor not in subject and _final(p.tensor)
+    }
+
+
+def _final(tensor: str) -> bool:
+    return tensor == trace.LOSS or not trace.of_samples(tensor)
+
+
+# -- how the code behaves ----------------------------------------------------------------------------------------------
+
+
+def _behaviour(
+    bound: Bound, weights: Weights, x: np.ndarray, y: np.ndarray, first: _Run, right: bool, allowed: Mapping[str, Any]
+) -> list[tuple[Row, Finding]]:
+    """What is wrong with the code whatever it computes: it writes to what is not its own, does not repeat itself, or
+    computes in too few digits. right: whether the first run was, so that one on the same samples in another order must
+    be, too. allowed: how far each tensor may be off."""
+    backwards = _Run(*bound.run(weights, x[::-1], y[::-1]))  # another batch, which a stale cache would remember
+    again = _Run(*bound.run(weights, x, y))
+    forgets = _forgets(first, backwards, allowed) if right else ()
+    return [*_writes(first), *_repeats(first, again), *_digits(first), *forgets]
+
+
+Broken = Iterator[tuple[Row, Finding]]
+ALONE, BEFORE = "f(x) depends on x alone", "f(x) depends on the calls before"
+
+
+def _writes(run: _Run) -> Broken:
+    if run.changed:
+        names = ", ".join(run.changed)
+        text = f"your code changes {names}: work on copies, and compute all gradients before anything is updated"
+        yield _broken(names, "changes-its-arguments", text, "arguments are read", "arguments are written to")
+
+
+def _repeats(first: _Run, again: _Run) -> Broken:
+    """Whether the same batch gives the same once more, after another one."""
+    before, after = _compared(first.trace), again.trace
+    name = next((n for n, a in before.items() if not np.array_equal(a, after[n], equal_nan=True)), None)
+    if name is None:
+        return
+    with np.errstate(all="ignore"):
+        ratio = np.nanmedian(np.asarray(after[name]) / before[name])
+    why = "something is kept from the batch before (a stale cache), or drawn at random"
+    if ratio > 1.5:
+        why = "gradients are added up from call to call: set them to zero first"
+    called = first.own.get(name, name)
+    text = f"{called} is not the same when the same batch comes again after another one: {why}"
+    yield _broken(called, "does-not-repeat", text, ALONE, BEFORE)
+
+
+ORDER = 1e-6  # relative; the order of the terms moves a float32 sum by less, and a stale cache by more
+
+
+def _forgets(first: _Run, backwards: _Run, allowed: Mapping[str, Any]) -> Broken:
+    """Whether the same samples in another order give the same gradients."""
+    for name, array in _compared(first.trace).items():
+        other = backwards.trace[name]
+        if name.endswith(".gradient") and not trace.of_samples(name) and array.shape == np.shape(other):
+            noise = np.linalg.norm(np.broadcast_to(allowed.get(name, 0.0), array.shape))  # of sums that are exactly 0
+            if np.linalg.norm(array - other) > ORDER * np.linalg.norm(array) + noise:
+                called = first.own.get(name, name)
+                text = (
+                    f"{called} is right for the first batch and not for the same samples in another order: something "
+                    "is kept from the batch before (a stale cache)"
+                )
+                yield _broken(called, "stale-cache", text, ALONE, BEFORE)
+                return
+
+
+def _digits(run: _Run) -> Broken:
+    kinds = {run.own.get(name, name): array.dtype for name, array in _compared(run.trace).items()}
+    odd = {name: kind for name, kind in kinds.items() if kind.kind != "f" or kind.itemsize < 4}
+    if odd:
+        said = ", ".join(f"{name} is {kind}" for name, kind in odd.items())
+        text = f"{said}: compute in float64 or float32 (integers are cut off, float16 keeps three digits)"
+        yield _broken(", ".join(odd), "dtype", text, "float64 or float32", said)
+
+
+def _broken(name: str, code: str, text: str, right: str, wrong: str) -> tuple[Row, Finding]:
+    where = "your code"
+    cause = Cause(code, text, right, wrong, 1.0)
+    return compare.incomparable(Place(name, where, "forward"), (), text), Finding(name, where, np.inf, cause, "")
+
+
+def _notes(bound: Bound, run: _Run, weights: Weights, x: np.ndarray, y: np.ndarray, spec: Spec) -> Iterator[str]:
+    """What is worth knowing and not wrong: the layout that was found, and the dtypes."""
+    yield f"layout: {bound.layout.name}; samples: {bound.form.name}"
+    for kernel in bound.layout.channels_first:
+        holders = ", ".join(bound.layout.holders(kernel))
+        yield (
+            f"{holders}: the rows of this Dense kernel fit the order (channels, height, width), Keras has (height, "
+            f"width, channels): reorder them when you move {kernel} from one to the other"
+        )
+    if _narrow(run.trace):
+        yield (
+            "your code computes in float32 where it is given float64: it was judged by how far rounding moves "
+            "TensorFlow's own float32 run; a difference below that cannot be seen"
+        )
+    elif spec.dtype == "float64" and x.dtype.kind == "f":
+        narrow = {name: array.astype(np.float32) for name, array in weights.items()}
+        labels = y.astype(np.float32) if y.dtype.kind == "f" else y
+        given = _Run(*bound.run(narrow, x.astype(np.float32), labels))
+        kinds = {given.own.get(n, n): a.dtype for n, a in _compared(given.trace).items() if n != trace.LOSS}
+        wide = [name for name, kind in kinds.items() if kind == np.float64]
+        if wide:
+            yield (
+                f"given float32, your code returns float64 for {', '.join(wide)}: some array or constant in it is "
+                "float64"
+            )
+
+
+# -- what is wrong -----------------------------------------------------------------------------------------------------
+
+
+def _findings(
+    seen: Seen,
+    rows: Sequence[Row],
+    replay: Callable[..., None] | None,
+    conventional: Sequence[Convention],
+) -> list[Finding]:
+    """A finding for each wrong tensor, with the cause that explains it."""
+    scale = {tensor: factor for c in conventional for tensor, factor in c.scale.items()}
+    plain = {n: np.asarray(a / scale[n]) if n in scale else a for n, a in seen.subject.items()}
+    known = {n: a for n, a in plain.items() if n in seen.allowed}
+    seen = replace(seen, subject=known)
+    wrong = [row for row in rows if not row.passed and row.tensor in known]
+    if not wrong:
+        return []
+    causes = _causes(seen, replay, len(wrong)) if replay is not None else {}
+    findings = []
+    for row in wrong:
+        tensor, residual = row.tensor, ""
+        cause = causes.get(tensor) or (
+            None if causes else transforms.transformed(seen.wrong(tensor, seen.reference[tensor]))
+        )
+        if cause is None:
+            residual = residuals.described(
+                tensor,
+                seen.subject[tensor],
+                np.asarray(seen.reference[tensor]),
+                seen.allowed[tensor],
+                seen.sizes["batch"],
+            )
+        name = seen.names.get(tensor)
+        findings.append(
+            Finding(f"{name} ({tensor})" if name else tensor, row.computed_by, row.budgets, cause, residual)
+        )
+    return findings
+
+
+def _causes(seen: Seen, replay: Callable[[Settle], None], wrong: int) -> dict[str, Cause]:
+    """Tensor -> the cause of its error. Where the logits do not lead to all of them, code that has only its outputs
+    may: it goes on from whatever they are."""
+    causes = whole.explain(seen, replay)
+    if len(causes) < wrong:
+        others = whole.explain(seen, _by_outputs(replay))
+        return others if len(others) > len(causes) else causes
+    return causes
+
+
+def _by_outputs(replay: Callable[[Settle], None]) -> Callable[[Settle], None]:
+    """The run with a cross-entropy of the outputs in place of one of the logits, where the outputs are wrong ones."""
+    operation = _loss_operation(replay)
+    right = operation["y_pred"] if operation is not None and "logits" in operation else None
+
+    def run(settle: Settle) -> None:
+        def through(operation: Operation) -> Mapping[str, Any]:
+            if operation.family == "loss" and right is not None and not np.array_equal(operation["y_pred"], right):
+                outputs = {**operation.outputs, **losses.of_outputs(operation)}
+                operation = replace(operation, outputs=outputs)
+            return settle(operation)
+
+        replay(through)
+
+    return run
+
+
+# -- facts beside the verdict ------------------------------------------------------------------------------------------
+
+
+def _kinks(
+    check: Check, spec: Spec, weights: Weights, reference: Trace, y: np.ndarray, places: Sequence[Place]
+) -> tuple[str, ...]:
+    """What an explained difference is where it is one at kinks and ties. Elsewhere it is not known what the code does
+    there, even if it passes: another choice need not show in what is seen."""
+    if check.passed or any(finding.cause is None for finding in check.findings):
+        return ()
+    causes = {finding.cause for finding in check.findings if finding.cause is not None and finding.cause.where}
+    planted = [(mistake, cause.where) for cause in causes for mistake in _mistakes(cause)]
+
+    def settle(operation: Operation) -> Mapping[str, Any]:
+        made = (mistake.apply(operation) for mistake, where in planted if operation.layer in where)
+        return next((outputs for outputs in made if outputs is not None), {})
+
+    sentences = kinks.judged(spec, weights, reference, y, check.rows, places, settle) if planted else ()
+    return tuple(sentence for sentence in sentences if "so do you" not in sentence)
+
+
+def _mistakes(cause: Cause) -> list[Mistake]:
+    """The mistakes of the catalogue that a cause names, with the numbers that it names."""
+    codes, wrong = cause.code.split("+"), cause.wrong.split(";  ")
+    return [m for one in catalogue() if one.code in codes for m in one.variants if m.wrong in wrong]
+
+
+def _facts(check: Check, seen: Seen, replay: Callable[[Settle], None], labels: np.ndarray) -> Iterator[str]:
+    """What else answers a question: which gradients are right, what cancels, how visible an epsilon is."""
+    weights = [row for row in check.rows if row.tensor.endswith(".gradient") and not trace.of_samples(row.tensor)]
+    right = [seen.name(row.tensor) for row in weights if row.passed]
+    if right and len(right) < len(weights):
+        yield f"right: {', '.join(dict.fromkeys(right))}"
+    codes = {finding.cause.code for finding in check.findings if finding.cause is not None}
+    if "mse-over-all-pairs" in codes:
+        yield facts.of_labels(len(labels))
+    operations: list[Operation] = []
+
+    def collect(operation: Operation) -> Mapping[str, Any]:
+        operations.append(operation)
+        return {}
+
+    replay(collect)
+    for operation in operations:
+        yield from facts.of_epsilon(operation, check.findings)
+    ends = next((op for op in operations if trace.output(op.context["layers"][-1].name) in op.tensors.values()), None)
+    if ends is not None and ends.kind == "softmax" and ends["x"].shape[-1] > 1:
+        if check.passed and ends.tensors["y"] in seen.subject:
+            yield f"no double softmax: {seen.name(ends.tensors['y'])} fit softmax(z)"
+        yield from facts.of_cancelling(ends, seen, {row.tensor for row in check.rows if row.passed})

@@ -1,0 +1,490 @@
+"""Somebody's own network as plain functions or an object, ready to be run at other weights and on other samples."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from parity.calling import call, described, guarded, takes
+from parity.errors import FileError, UsageError
+from parity.parameters import Parameters, flattened
+
+__all__ = ["Pass", "Subject", "load", "subject"]
+
+METHODS = {
+    "forward": (
+        "forward", "forward_pass", "forward_propagation", "forward_prop", "forwardprop", "feedforward", "feed_forward",
+        "predict", "__call__",
+    ),
+    "backward": (
+        "backward", "backward_pass", "backward_propagation", "backward_prop", "backprop", "back_prop",
+        "backpropagation", "backpropagate", "gradients", "compute_gradients", "gradient",
+    ),
+    "loss": ("loss", "compute_loss", "cost", "compute_cost", "loss_function", "cost_function"),
+    "step": ("train_step", "train_on_batch", "update", "train", "step"),
+}  # fmt: skip
+"""What the methods of an object are called that do each thing."""
+
+
+def subject(
+    forward: Any = None,
+    backward: Callable[..., Any] | str | None = None,
+    params: Any = None,
+    *,
+    loss: Callable[..., Any] | str | None = None,
+    step: Callable[..., Any] | str | None = None,
+    learning_rate: float | None = None,
+    gradients: Mapping[str, str] | None = None,
+    tensors: Mapping[str, str] | None = None,
+    layout: str | Callable[..., Any] | None = None,
+    samples: str | Callable[..., Any] | None = None,
+    labels: str | Callable[..., Any] | None = None,
+    name: str = "your network",
+) -> Subject:
+    """Your own network, to be given to `parity.check(model, subject, x, y)`.
+
+    forward: a function that returns the outputs, alone or with a cache; or an object with methods, of which the usual
+    names are found and others are given as strings. backward: a function that returns the gradients, as a dict, a list
+    or in attributes, alone or beside the loss. params: the parameters, as a dict, a list, one flat vector, or an object
+    with attributes. Each function is called with what the names of its parameters ask for: x, y, params or single ones
+    of them, cache, outputs (`parity.calling.NAMES` has all names). loss: a function that returns the loss.
+
+    step: in place of `backward`, a function that trains for one step, in place or by returning new parameters; the
+    gradients are then what it moved, divided by `learning_rate`.
+
+    gradients: parameter -> name of its gradient, where that is not the usual one (dW1, grad_W1, W1). tensors: name in
+    your cache or gradients -> Keras's tensor, such as "dense/pre_activation"; Z1, A1, dZ1, dA1 are known.
+
+    layout: how your parameters hold Keras's weights: a name of `parity.weights.layouts.CONVENTIONS`, or a function of
+    Keras's weights by "<layer>/<weight>" that returns yours, in NumPy. samples: "rows" (batch first), "columns",
+    "channels first", "flat", "one" (one sample a call), or a function of x. labels: "integers", "one-hot", or a
+    function of y. What is left out is found by the shapes and the forward pass.
+
+    Raises UsageError for what cannot be called or is not there.
+    """
+    if forward is not None and not isinstance(forward, FunctionType | MethodType | type(len) | type(np.dot)):
+        return _of_object(forward, backward, params, loss, step, learning_rate, gradients, tensors, layout, samples,
+                          labels, name)  # fmt: skip
+    functions: dict[str, Any] = {"forward": forward, "backward": backward, "loss": loss, "step": step}
+    for what, function in functions.items():
+        if function is not None and not callable(function):
+            raise UsageError(f"subject: {what}: expected a function; received {function!r}")
+    if backward is None and step is None and forward is None:
+        raise UsageError("subject: give at least forward, backward or step")
+    if params is None:
+        raise UsageError(
+            "subject: params: give the parameters of your network: a dict or a list of arrays, one vector, or an object"
+        )
+    return Subject(
+        functions={what: function for what, function in functions.items() if function is not None},
+        parameters=Parameters.of(params),
+        learning_rate=learning_rate,
+        gradients=dict(gradients or {}),
+        tensors=dict(tensors or {}),
+        layout=layout,
+        samples=samples,
+        labels=labels,
+        name=name,
+    )
+
+
+def _of_object(
+    instance: Any, backward: Any, params: Any, loss: Any, step: Any, learning_rate: float | None, gradients: Any,
+    tensors: Any, layout: Any, samples: Any, labels: Any, name: str,
+) -> Subject:  # fmt: skip
+    """From an object: its methods by their usual names, or by the ones given."""
+    given = {"forward": None, "backward": backward, "loss": loss, "step": step}
+    found: dict[str, Callable[..., Any]] = {}
+    for what, usual in METHODS.items():
+        wanted = given[what]
+        names = (wanted,) if isinstance(wanted, str) else usual
+        method = (
+            wanted if callable(wanted) else next((getattr(instance, n) for n in names if hasattr(instance, n)), None)
+        )
+        if method is None and isinstance(wanted, str):
+            raise UsageError(f"subject: {type(instance).__name__} has no method {wanted!r}")
+        if callable(method):
+            found[what] = method
+    if "backward" in found and not isinstance(step, str) and not callable(step):
+        found.pop("step", None)
+    if not found:
+        raise UsageError(
+            f"subject: {type(instance).__name__} has none of the methods {', '.join(METHODS['forward'])}; "
+            f"{', '.join(METHODS['backward'])}; give their names: subject(net, backward='my_backward')"
+        )
+    return Subject(
+        functions=found,
+        parameters=Parameters.of(instance if params is None else params),
+        learning_rate=learning_rate,
+        gradients=dict(gradients or {}),
+        tensors=dict(tensors or {}),
+        layout=layout,
+        samples=samples,
+        labels=labels,
+        name=name if name != "your network" else type(instance).__name__,
+        instance=instance,
+    )
+
+
+def load(place: str) -> Subject:
+    """The subject that a file makes: `my_net.py:build`, a function without required arguments that returns it, or its
+    name in the file. The file runs as Python code, with its own folder to import from.
+
+    Raises FileError for a file that cannot be read, UsageError for what is not in it, SubjectError where it raises.
+    """
+    file, _, name = place.rpartition(":")
+    path = Path(file)
+    if not file or path.suffix != ".py":
+        raise UsageError(f"subject: expected FILE.py:FUNCTION, such as my_net.py:build; received {place!r}")
+    if not path.is_file():
+        raise FileError(f"subject: there is no file {path}")
+    module = guarded(f"{path}", lambda: _executed(path))
+    if not hasattr(module, name):
+        there = ", ".join(n for n, v in vars(module).items() if isinstance(v, FunctionType | Subject)) or "none"
+        raise UsageError(f"subject: {path} has no {name!r}; its functions: {there}")
+    made = getattr(module, name)
+    if isinstance(made, FunctionType):
+        made = call(name, made, {}, {})
+    if not isinstance(made, Subject):
+        raise UsageError(f"subject: {place}: expected what parity.subject(...) returns; received {type(made).__name__}")
+    return replace(made, source=place)
+
+
+def _executed(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    return module
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one call of the user's functions gave, in their own layout.
+
+    outputs, loss: None where there are none. gradients: parameter -> gradient, of whatever shape it has. own: what each
+    is called there. kept: other arrays, from the cache and from among the gradients. changed: what the functions wrote
+    to although it was not theirs.
+    """
+
+    outputs: np.ndarray | None
+    loss: np.ndarray | None
+    gradients: Mapping[str, np.ndarray]
+    own: Mapping[str, str]
+    kept: Mapping[str, np.ndarray]
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Functions, parameters, and what is known about their conventions; made by `subject`."""
+
+    functions: Mapping[str, Callable[..., Any]]
+    parameters: Parameters
+    learning_rate: float | None
+    gradients: Mapping[str, str]
+    tensors: Mapping[str, str]
+    layout: Any
+    samples: Any
+    labels: Any
+    name: str
+    instance: Any = None
+    source: str = ""  # where `load` found it
+
+    @property
+    def by_argument(self) -> bool:
+        """Whether the functions are handed their parameters, so that nothing of the user's is written to."""
+        names = self._names()
+        return self.instance is None and all(
+            takes(f, "params", names) for what, f in self.functions.items() if what not in ("loss",)
+        )
+
+    def _names(self) -> set[str]:
+        root = self.parameters.root
+        return {str(key) for key in root} if isinstance(root, Mapping) else set()
+
+    def run(
+        self, arrays: Mapping[str, np.ndarray], x: np.ndarray, y: np.ndarray, outputs: int, forward_only: bool = False
+    ) -> Pass:
+        """One forward and one backward pass at these parameters, whose own values are restored afterwards.
+
+        outputs: how many numbers the network gives for the batch, to find them among what `forward` returns.
+        """
+        before = {name: np.array(array) for name, array in self.parameters.read().items()}
+        try:
+            with np.errstate(all="ignore"):  # what overflows shows in the numbers
+                return _Run(self, arrays, x, y, outputs).result(forward_only)
+        finally:
+            if not self.by_argument:
+                self._put(before)
+
+    def _put(self, arrays: Mapping[str, np.ndarray]) -> None:
+        if self.parameters.of_object or self.instance is not None:
+            self.parameters.write(arrays)
+        else:
+            self.parameters.write_into(arrays)
+
+
+class _Run:
+    """One call of each of the functions."""
+
+    def __init__(self, subject: Subject, arrays: Mapping[str, np.ndarray], x: np.ndarray, y: np.ndarray, outputs: int):
+        self.subject, self.size = subject, outputs
+        self.x, self.y = np.array(x), np.array(y)
+        self.given = {"x": np.array(x), "y": np.array(y)}
+        self.at = {name: np.array(array) for name, array in arrays.items()}
+        self.roles: dict[str, Any] = {"x": self.x, "y": self.y}
+        self.named: dict[str, Any] = {}
+        self.kept: dict[str, np.ndarray] = {}
+        self._give_parameters()
+
+    def _give_parameters(self) -> None:
+        if not self.subject.by_argument:
+            self.subject._put(self.at)
+        if self.subject.instance is None and not self.subject.parameters.of_object:
+            filled = (
+                self.subject.parameters.filled(self.at) if self.subject.by_argument else self.subject.parameters.root
+            )
+            self.roles["params"] = filled
+            if isinstance(filled, Mapping):
+                self.named.update({str(key): value for key, value in filled.items()})
+        elif self.subject.instance is None:
+            self.roles["params"] = self.subject.parameters.root
+
+    def result(self, forward_only: bool) -> Pass:
+        functions = self.subject.functions
+        if "forward" in functions:
+            self._forward(functions["forward"])
+        outputs = None if "outputs" not in self.roles else np.array(self.roles["outputs"])
+        kept = {name: np.array(array) for name, array in self.kept.items()}  # before anything is written over
+        if forward_only:
+            return Pass(outputs, None, {}, {}, kept, ())
+        gradients, own, loss = self._backward()
+        if "loss" in functions:
+            loss = self._scalar(call("loss", functions["loss"], self._with(outputs=outputs), self.named))
+        kept.update({name: array for name, array in self.kept.items() if name not in kept})
+        return Pass(outputs, loss, gradients, own, kept, self._changed())
+
+    def _with(self, **roles: Any) -> dict[str, Any]:
+        return {**self.roles, **{role: value for role, value in roles.items() if value is not None}}
+
+    def _forward(self, function: Callable[..., Any]) -> None:
+        roles = self.roles if takes(function, "x") else {**self.roles, "outputs": self.x}  # feedforward(a): a = f(a)
+        result = call("forward", function, roles, self.named)
+        parts = list(result) if isinstance(result, tuple) else [result]
+        fitting = [i for i, part in enumerate(parts) if isinstance(part, np.ndarray) and part.size == self.size]
+        if fitting:
+            self.roles["outputs"] = parts.pop(fitting[0])
+            self.roles["cache"] = parts[0] if len(parts) == 1 else tuple(parts)
+        else:  # all that was computed, and the outputs somewhere in it
+            self.roles["cache"] = result
+            leaves = [leaf for _, leaf in flattened(result) if isinstance(leaf, np.ndarray)]
+            inside = [leaf for leaf in leaves if leaf.size == self.size]
+            if not inside:
+                raise UsageError(
+                    f"forward: expected outputs with {self.size} numbers for these samples of shape {self.x.shape}; "
+                    f"received {described(result)}"
+                )
+            self.roles["outputs"] = inside[-1]
+        self._keep(self.roles["cache"], of_cache=True)
+
+    def _keep(self, value: Any, of_cache: bool = False) -> None:
+        for path, leaf in flattened(value):
+            if isinstance(leaf, np.ndarray) and path and isinstance(path[-1], str):
+                self.kept[path[-1]] = leaf
+                if of_cache:
+                    self.named.setdefault(path[-1], leaf)
+
+    def _backward(self) -> tuple[dict[str, np.ndarray], dict[str, str], np.ndarray | None]:
+        functions = self.subject.functions
+        if "backward" in functions:
+            result = call("backward", functions["backward"], self.roles, self.named)
+            gradients = _Gradients(self.subject, self._shapes())
+            found = gradients.of(result)
+            self._keep(gradients.others)
+            return found, gradients.own, gradients.loss
+        if "step" in functions:
+            return self._moved(functions["step"])
+        return {}, {}, None
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: array.shape for name, array in self.at.items()}
+
+    def _moved(self, function: Callable[..., Any]) -> tuple[dict[str, np.ndarray], dict[str, str], np.ndarray | None]:
+        """The gradients by what one step of training moved."""
+        rate = self.subject.learning_rate
+        if rate is None:
+            raise UsageError("subject: step needs learning_rate: the gradients are what it moves, divided by that")
+        result = call("step", function, self._with(learning_rate=rate), self.named)
+        after = self._parameters_after(result)
+        moved = {name: (self.at[name] - after[name]) / rate for name in self.at}
+        return moved, {name: f"the step of {name}" for name in moved}, None
+
+    def _parameters_after(self, result: Any) -> dict[str, np.ndarray]:
+        paths = self.subject.parameters.paths
+        returned = {path: leaf for path, leaf in flattened(result)} if result is not None else {}
+        if set(paths.values()) <= set(returned):
+            return {name: np.asarray(returned[path]) for name, path in paths.items()}
+        if self.subject.by_argument:
+            filled = dict(flattened(self.roles["params"]))
+            return {name: np.asarray(filled[path]) for name, path in paths.items()}
+        return {name: np.array(array) for name, array in self.subject.parameters.read().items()}
+
+    def _scalar(self, value: Any) -> np.ndarray:
+        array = np.asarray(value)
+        if array.size == 1:
+            return array.reshape(())
+        raise UsageError(f"loss: expected one number; received {described(value)}")
+
+    def _changed(self) -> tuple[str, ...]:
+        """What the functions wrote to: samples, labels, parameters."""
+        changed = [
+            f"{name} ({what})"
+            for name, what, now in (("x", "the samples", self.x), ("y", "the labels", self.y))
+            if not np.array_equal(now, self.given[name], equal_nan=True)
+        ]
+        if "step" not in self.subject.functions:
+            if self.subject.by_argument:
+                now = dict(flattened(self.roles["params"]))
+                after = {name: now[path] for name, path in self.subject.parameters.paths.items()}
+            else:
+                after = self.subject.parameters.read()
+            changed += [
+                f"{name} (a parameter)"
+                for name, array in self.at.items()
+                if not np.array_equal(np.asarray(after[name]), array, equal_nan=True)
+            ]
+        return tuple(changed)
+
+
+# -- gradients by whatever name ----------------------------------------------------------------------------------------
+
+PREFIX = re.compile(r"^(d[Ll]_?d|dloss_?d?|d_|grads?_?|gradient_|g_|nabla_|d|g)(?=[A-Za-z_])")
+SUFFIX = re.compile(r"(_grad|_gradient|\.grad|_g)$")
+
+
+class _Gradients:
+    """Finds the gradient of each parameter in what a backward pass returned or left behind."""
+
+    def __init__(self, subject: Subject, shapes: Mapping[str, tuple[int, ...]]):
+        self.subject, self.shapes = subject, shapes
+        self.own: dict[str, str] = {}
+        self.others: dict[str, np.ndarray] = {}
+        self.loss: np.ndarray | None = None
+
+    def of(self, result: Any) -> dict[str, np.ndarray]:
+        value = self._without_loss(result)
+        found = self._by_name(value) or self._by_order(value)
+        if not found and self.subject.instance is not None:
+            found = self._in_attributes()
+        if not found:
+            raise UsageError(
+                f"backward: no gradient was found in what it returned, {described(result)}; the parameters are "
+                f"{', '.join(f'{name} {shape}' for name, shape in self.shapes.items())}. Return a dict with names such "
+                "as dW1, a list in the order of the parameters, or say which is which: gradients={'W1': 'my_name'}"
+            )
+        return found
+
+    def _without_loss(self, result: Any) -> Any:
+        """What is returned beside a loss, a number."""
+        if not isinstance(result, tuple):
+            return result
+        numbers = [part for part in result if isinstance(part, float | np.floating | np.ndarray) and np.ndim(part) == 0]
+        rest = [part for part in result if not any(part is number for number in numbers)]
+        if len(numbers) == 1 and len(result) > 1:
+            self.loss = np.asarray(numbers[0])
+            return rest[0] if len(rest) == 1 else tuple(rest)
+        return result
+
+    def _by_name(self, value: Any) -> dict[str, np.ndarray]:
+        leaves = {".".join(map(str, path)): leaf for path, leaf in flattened(value) if path}
+        if not all(any(isinstance(p, str) for p in path) for path, _ in flattened(value)):
+            return {}
+        return self._named({name: np.asarray(leaf) for name, leaf in leaves.items()})
+
+    def _named(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {}
+        for parameter in self.shapes:
+            wanted = self.subject.gradients.get(parameter)
+            for name, array in arrays.items():
+                if name == wanted or (wanted is None and _same_parameter(name, parameter)):
+                    found[parameter] = array
+                    self.own[parameter] = name
+                    break
+        used = set(self.own.values())
+        self.others = {n.rpartition(".")[2]: a for n, a in arrays.items() if n not in used and a.dtype.kind in "fiu"}
+        return found
+
+    def _by_order(self, value: Any) -> dict[str, np.ndarray]:
+        """A list: in the order of the parameters, or, where the shapes do not fit that, by shapes that occur once."""
+        if isinstance(value, np.ndarray) and len(self.shapes) == 1:
+            (parameter,) = self.shapes
+            self.own[parameter] = _gradient_of(parameter)
+            return {parameter: value}
+        leaves = [(path, np.asarray(leaf)) for path, leaf in flattened(value) if path]
+        paths = self.subject.parameters.paths
+        same = {path: leaf for path, leaf in leaves}
+        if set(paths.values()) <= set(same):
+            found = {name: same[path] for name, path in paths.items()}
+        elif len(leaves) == len(self.shapes):
+            found = {name: leaf for name, (_, leaf) in zip(self.shapes, leaves, strict=True)}
+        else:
+            return {}
+        shapes = [leaf.shape for _, leaf in leaves]
+        misplaced = any(found[name].shape != shape for name, shape in self.shapes.items())
+        if misplaced and sorted(shapes) == sorted(self.shapes.values()) and len(set(shapes)) == len(shapes):
+            found = {name: leaves[shapes.index(shape)][1] for name, shape in self.shapes.items()}
+        self.own.update({name: _gradient_of(name) for name in found})
+        return found
+
+    def _in_attributes(self) -> dict[str, np.ndarray]:
+        """In attributes that the object or its layers have: dW1, grads, layers[0].dW."""
+        instance = self.subject.instance
+        arrays: dict[str, np.ndarray] = {}
+        for name, value in vars(instance).items():
+            if re.match(r"_?(d?grad|nabla)", name):
+                inner = _Gradients(self.subject, self.shapes)
+                if found := inner._by_name(value) or inner._by_order(value):
+                    self.own.update(inner.own)
+                    return found
+            arrays.update(_arrays(value, name))
+        parameters = set(self.subject.parameters.paths)
+        return self._named({name: array for name, array in arrays.items() if name not in parameters})
+
+
+def _arrays(value: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:
+    for path, leaf in flattened(value):
+        full = ".".join([name, *map(str, path)])
+        if isinstance(leaf, np.ndarray):
+            yield full, leaf
+        elif hasattr(leaf, "__dict__") and not callable(leaf):
+            for inner, item in vars(leaf).items():
+                if isinstance(item, np.ndarray):
+                    yield f"{full}.{inner}", item
+
+
+def _gradient_of(parameter: str) -> str:
+    """What a gradient without a name of its own is called; in a list, a parameter has only a number."""
+    return f"the gradient of params[{parameter}]" if parameter.isdigit() else f"the gradient of {parameter}"
+
+
+def _same_parameter(name: str, parameter: str) -> bool:
+    """dW1, grad_W1, W1_grad, dL_dW1, W1: the gradient of W1."""
+    head, _, tail = name.rpartition(".")
+    parameter_head, _, parameter_tail = parameter.rpartition(".")
+    bare = SUFFIX.sub("", PREFIX.sub("", tail))
+    same_tail = parameter_tail.lower() in (tail.lower(), bare.lower())
+    return same_tail and (head == parameter_head or PREFIX.sub("", head) == parameter_head)
