@@ -19,9 +19,9 @@ from parity.conventions import Convention
 from parity.diagnose import Cause, Finding, residuals, transforms, whole
 from parity.diagnose.whole import Seen
 from parity.errors import UsageError
-from parity.mistakes import Mistake, catalogue, losses
+from parity.mistakes import Mistake, catalogue, losses, regularizers
 from parity.report import Check
-from parity.runners import keras, scratch
+from parity.runners import foreign, keras, scratch
 from parity.runners import subject as runner
 from parity.runners.scratch import Network
 from parity.runners.steps import Operation, Settle
@@ -69,7 +69,7 @@ def judge(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, subject: S
     bound = runner.bind(subject, network.layers, _held(subject, weights, network), x, y, reference)
     run = _Run(*bound.run(weights, x, y))
     places = list(flow(network.layers, spec.loss_name))
-    replay = scratch.repeated(wide, exact, x, y) if in_numpy else None
+    replay = _replay(wide, exact, x, y, in_numpy)
     allowed = _allowed(run.trace, spec, weights, x, y, reference, places)
     rounded = _rounded(replay) if replay is not None else {}
     allowed = {name: limit + rounded.get(name, 0.0) for name, limit in allowed.items()}
@@ -95,13 +95,25 @@ def judge(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, subject: S
         notes=tuple(_notes(bound, run, weights, x, y, spec)),
         subject=subject.name,
     )
-    if replay is None:
+    if replay is not None:
+        check = replace(check, notes=(*check.notes, *_facts(check, seen, replay, bound.labels(y))))
+    if not in_numpy:
         return check
-    return replace(
-        check,
-        kinks=_kinks(check, wide, exact, reference, y, places),
-        notes=(*check.notes, *facts.of_loss(wide, exact, reference, y), *_facts(check, seen, replay, bound.labels(y))),
-    )
+    notes = (*check.notes, *facts.of_loss(wide, exact, reference, y))
+    return replace(check, kinks=_kinks(check, wide, exact, reference, y, places), notes=notes)
+
+
+def _replay(
+    spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, in_numpy: bool
+) -> Callable[[Settle], None] | None:
+    """The network operation by operation, with Keras itself in place of the layers that scratchnet does not have; None
+    where it lacks the loss."""
+    try:
+        return scratch.repeated(spec, weights, x, y, None if in_numpy else foreign.layers_of(spec.config))
+    except UsageError:
+        if in_numpy:
+            raise
+        return None
 
 
 def _held(subject: Subject, weights: Weights, network: Network) -> Weights:
@@ -170,6 +182,8 @@ def _rounded(replay: Callable[[Settle], None]) -> dict[str, np.ndarray]:
 
         def settle(operation: Operation) -> Mapping[str, Any]:
             made = next((m for mistake in mistakes if (m := mistake.apply(operation)) is not None), {})
+            if mistakes and (operation.family, operation.direction) == ("regularizer", "forward"):
+                made = regularizers.exact_penalty(operation)
             outputs = {**operation.outputs, **made}
             found.update({name: outputs[output] for output, name in operation.tensors.items()})
             return made

@@ -78,8 +78,10 @@ class Layer:
 
     @classmethod
     def from_config(cls, entry: Mapping[str, Any], weights: tuple[str, ...]) -> Layer:
-        """From the entry in a Sequential's config. An `Activation` layer's pre-activations are just its input."""
-        activation = entry["config"].get("activation")
+        """From the entry in a Sequential's config. An `Activation` layer's pre-activations are just its input; a
+        recurrent layer, known by what it returns, has its activation inside, once for each step."""
+        inside = "return_sequences" in entry["config"]
+        activation = None if inside else entry["config"].get("activation")
         if isinstance(activation, Mapping):
             activation = activation.get("class_name")
         seen = None if entry["class_name"] == "Activation" or activation in (None, "linear") else str(activation)

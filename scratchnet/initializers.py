@@ -28,6 +28,7 @@ __all__ = [
     "LecunNormal",
     "LecunUniform",
     "Ones",
+    "Orthogonal",
     "RandomInitializer",
     "RandomNormal",
     "RandomUniform",
@@ -301,6 +302,30 @@ class LecunNormal(ScaledInitializer):
     scale = 1.0
     mode = "fan_in"
     distribution = "truncated_normal"
+
+
+@register("Orthogonal", "orthogonal", "OrthogonalInitializer")
+class Orthogonal(RandomInitializer):
+    """gain times a random matrix with orthonormal columns, or rows where it is wide (Saxe et al. 2014).
+
+    Q of A = Q R for a normal A, each column with the sign of its element on R's diagonal: that makes Q unique, so every
+    library gets the same one, up to the condition of A. Of more than two axes the last one has the columns.
+    """
+
+    examples = ({"seed": 1}, {"gain": 0.5, "seed": 2})
+
+    def __init__(self, gain: float = 1.0, seed: int | None = None) -> None:
+        super().__init__(seed)
+        self.gain = gain
+
+    def __call__(self, shape: Sequence[int], dtype: DTypeLike = "float32") -> np.ndarray:
+        if len(shape) < 2:
+            raise ValueError(f"Orthogonal: expected a shape of at least two axes; received {tuple(shape)}")
+        rows, columns = math.prod(shape[:-1]), shape[-1]
+        drawn = philox.normal((max(rows, columns), min(rows, columns)), self._drawn_seed, dtype)
+        q, r = np.linalg.qr(drawn)
+        q = q * np.sign(np.diag(r))
+        return np.reshape(self.gain * (q.T if rows < columns else q), shape)
 
 
 def get(identifier: Any) -> Initializer:

@@ -118,7 +118,7 @@ class Chain:
             if by_logits and index == passed.logits_at:
                 dy, dz = None, d
             else:
-                dy, dz = d, layer.activation.backward(saved.z, saved.y, d)
+                dy, dz = d, layer.outer_activation.backward(saved.z, saved.y, d)
             d, grads = layer.transform_backward(saved, dz)
             gradients.append(LayerGradients(dy, dz, penalized(layer, grads)))
         return BackwardPass(tuple(reversed(gradients)), d)
@@ -128,7 +128,7 @@ class Chain:
         its activation caches logits."""
         for index in reversed(range(len(self.layers))):
             if not self.layers[index].keeps_tensor(training):
-                return index if self.layers[index].activation.caches_logits else None
+                return index if self.layers[index].outer_activation.caches_logits else None
         return None
 
     def penalty(self) -> np.ndarray:
@@ -175,8 +175,12 @@ class Chain:
         return {**config, "build_input_shape": list(self.input_shape)}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Build from the config of a Keras Sequential; weights are created when it carries the input's shape."""
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, type[Layer]] | None = None) -> Self:
+        """Build from the config of a Keras Sequential; weights are created when it carries the input's shape.
+
+        custom_objects: class name -> class of a layer that is not in the registry, or is to be taken for the one there.
+        """
+        custom = custom_objects or {}
         dtype, shape, layers = config.get("dtype"), config.get("build_input_shape"), []
         input_name = "input_layer"
         for entry in config["layers"]:
@@ -185,7 +189,10 @@ class Chain:
                 dtype = dtype or entry["config"].get("dtype")
                 input_name = entry["config"].get("name", input_name)
             else:
-                layers.append(registry.deserialize("layer", entry))
+                known = custom.get(entry["class_name"])
+                layers.append(
+                    registry.deserialize("layer", entry) if known is None else known.from_config(entry["config"])
+                )
         chain = cls(layers, name=config.get("name", "sequential"), dtype=dtype or "float32")
         chain.input_name = input_name
         if shape is not None:

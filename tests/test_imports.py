@@ -40,6 +40,7 @@ KNOWS_SCRATCHNET = {
     "parity.cases": "scratchnet",
     "parity.fuzz": "scratchnet",
     "parity.oracle": "scratchnet",
+    "parity.runners.foreign": "scratchnet",
     "parity.runners.scratch": "scratchnet",
     "parity.runners.steps": "scratchnet",
     "parity.spec": "scratchnet.registry",

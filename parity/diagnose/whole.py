@@ -191,8 +191,8 @@ class _Search:
             yield from (_Hypothesis(mistake, number) for number in numbers)
 
     def _last(self, without: _Story) -> int:
-        """The operation that shows the first wrong tensor: what comes later is not to blame for it. Of the wrong tensors
-        it is the first that has no explanation by itself, at which the run without a mistake ends, if there is one."""
+        """The operation that shows the first wrong tensor: what comes later is not to blame for it. A tensor that has an
+        explanation by itself does not count where others need one; the run without a mistake ends at these."""
         if without.refuted is not None:
             return without.refuted
         for number, operation in enumerate(self.operations):

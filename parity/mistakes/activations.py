@@ -89,7 +89,7 @@ def _(op: Operation) -> Outputs | None:
 )
 def _(op: Operation) -> Outputs | None:
     layers, saved = op.context["layers"], op.context["saved"]
-    activations = [layer.activation.registered_name for layer in op.context["chain"].layers]
+    activations = [layer.outer_activation.registered_name for layer in op.context["chain"].layers]
     hidden = [i for i, name in enumerate(activations[:-1]) if name != "linear"]
     index = [layer.name for layer in layers].index(op.layer)
     other = dict(zip(hidden, reversed(hidden), strict=True)).get(index, index)

@@ -27,6 +27,17 @@ def _gradient(op: Operation, added: Any) -> Outputs:
     return {"g": op["g"] + added}
 
 
+def _factors(op: Operation) -> tuple[float, float]:
+    """Of the absolute values and of the squares, as they were given."""
+    return getattr(_entry(op), "l1", 0.0), getattr(_entry(op), "l2", 0.0)
+
+
+def exact_penalty(op: Operation) -> Outputs:
+    """The penalty with the factors as they were given, which Keras rounds to float32 also in float64: no mistake."""
+    l1, l2 = _factors(op)
+    return {"penalty": l1 * np.sum(np.abs(op["w"])) + l2 * np.sum(op["w"] ** 2)}
+
+
 def _batch(op: Operation) -> int:
     return int(op.context["saved"][0].x.shape[0])
 
@@ -144,7 +155,7 @@ def _(op: Operation) -> Outputs | None:
 def _(op: Operation) -> Outputs | None:
     if op["w"].dtype != np.float64:
         return None
-    l1, l2 = getattr(_entry(op), "l1", 0.0), getattr(_entry(op), "l2", 0.0)
+    l1, l2 = _factors(op)
     return _gradient(op, l1 * np.sign(op["w"]) + 2 * l2 * op["w"])
 
 

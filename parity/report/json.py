@@ -12,6 +12,7 @@ back; what JSON has no number for is one of the strings "nan", "inf" and "-inf".
     data, batch, seed  what the inputs were, how many samples, and the seed of weights and probe
     environment        versions: python, platform, numpy, scipy, tensorflow, keras; settings that move the last bits;
                        and dtype_policy, the caller's global one, which no check runs in
+    findings           those of all checks, in the order of data flow
     checks             one for each network, loss and dtype:
       network, loss, dtype
       modes            how the reference ran: "eager", "function"
@@ -76,6 +77,7 @@ def render(report: Report) -> str:
         "batch": report.batch,
         "seed": report.seed,
         "environment": report.environment,
+        "findings": [_finding(finding) for finding in report.findings],
         "checks": [_check(check) for check in report.checks],
     }
     return json.dumps(_strict(document), indent=2, allow_nan=False)

@@ -199,7 +199,8 @@ def _build(keras: Any, spec: Spec, weights: Mapping[str, np.ndarray] | None) -> 
         model.compile(optimizer=keras.optimizers.get(spec.optimizer or "sgd"), loss=loss, jit_compile=False)
     except (ValueError, TypeError) as error:
         raise UsageError(f"{spec.name}: Keras cannot build this network: {str(error).splitlines()[0]}") from error
-    for layer in model.layers if weights is not None else ():
-        for variable in layer.weights:
-            variable.assign(weights[f"{layer.name}/{variable.name}"])
+    if weights is not None:
+        for layer in model.layers:
+            for variable in layer.weights:
+                variable.assign(weights[f"{layer.name}/{variable.name}"])
     return model

@@ -83,8 +83,9 @@ class Network:
 DIGITS = ((28, 28), (784,), (28, 28, 1))
 
 
-def build(spec: Spec) -> Chain:
-    """The network of a spec. `UsageError` names the layer or argument that scratchnet does not have."""
+def build(spec: Spec, custom_objects: Mapping[str, Any] | None = None) -> Chain:
+    """The network of a spec. `UsageError` names the layer or argument that scratchnet does not have, and that is not
+    among the custom objects."""
     if spec.loss is None:
         raise UsageError(f"{spec.name}: the model has no loss; compile it with one, or say which: --loss, or loss=...")
     try:
@@ -94,7 +95,7 @@ def build(spec: Spec) -> Chain:
     drawn = random.getstate()
     random.seed(spec.seed)  # unseeded initializers draw their seeds here: the same spec, the same initial weights
     try:
-        chain = scratchnet.Sequential.from_config(spec.config)
+        chain = scratchnet.Sequential.from_config(spec.config, custom_objects)
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{spec.name}: scratchnet cannot build this network: {error}") from error
     finally:
@@ -276,9 +277,12 @@ def run_with(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, settle:
     return Trace(tensors, {"runner": "scratch", "dtype": spec.dtype, "numpy": np.__version__})
 
 
-def repeated(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Callable[[Settle], None]:
-    """The whole network, operation by operation, ready to be run many times with other results put in."""
-    chain = _with_weights(spec, weights, lambda array: array)
+def repeated(
+    spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, custom_objects: Mapping[str, Any] | None = None
+) -> Callable[[Settle], None]:
+    """The whole network, operation by operation, ready to be run many times with other results put in. custom_objects:
+    class name -> layer, for what scratchnet does not have."""
+    chain = _with_weights(spec, weights, lambda array: array, custom_objects)
     named, loss, typed = layers(chain, spec.training), losses.get(spec.loss), x.astype(spec.dtype)
     samples = x if chain.layers[0].takes_indices else typed
     return lambda settle: walk(chain, named, loss, None, samples, y, spec.training, settle)
@@ -299,8 +303,13 @@ def _fixed(spec: Spec, shape: Any) -> tuple[int, ...]:
     return tuple(shape[1:])
 
 
-def _with_weights(spec: Spec, weights: Weights, number: Callable[[np.ndarray], Any]) -> Chain:
-    chain = build(spec)
+def _with_weights(
+    spec: Spec,
+    weights: Weights,
+    number: Callable[[np.ndarray], Any],
+    custom_objects: Mapping[str, Any] | None = None,
+) -> Chain:
+    chain = build(spec, custom_objects)
     chain.set_weights([weights[f"{layer.name}/{name}"] for layer in chain.layers for name in layer.weights])
     for layer in chain.layers:
         layer.weights = {name: number(weight) for name, weight in layer.weights.items()}

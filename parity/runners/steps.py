@@ -103,7 +103,7 @@ class _Walk:
             z, terms, updates = layer.transform(x, self.training)
             kind = _parts(layer, named)
             if kind == "transform":
-                z = layer.activation.forward(z)  # linear, but run all the same: it may be what is wrong
+                z = layer.outer_activation.forward(z)  # linear, but run all the same: it may be what is wrong
             if kind != "activation":
                 seen = trace.pre_activation(named.name) if named.has_pre_activation else trace.output(named.name)
                 moved = {name: updates[name] for name in named.moving if name in updates}
@@ -112,9 +112,9 @@ class _Walk:
                 z = self._done(layer, "forward", named.name, {"x": x, **layer.weights}, outputs, tensors, terms)["z"]
             y = z
             if kind != "transform":
-                y = layer.activation.forward(z)
+                y = layer.outer_activation.forward(z)
                 seen = trace.output(named.name)
-                y = self._done(layer.activation, "forward", named.name, {"x": z}, {"y": y}, {"y": seen})["y"]
+                y = self._done(layer.outer_activation, "forward", named.name, {"x": z}, {"y": y}, {"y": seen})["y"]
             self.saved.append(Saved(x, z, y, terms, updates))
             x = y
         at = self.chain.logits_at(self.training)
@@ -171,14 +171,14 @@ class _Walk:
     def _activation_backward(self, index: int, dy: Any) -> Any:
         layer, saved = self.chain.layers[index], self.saved[index]
         kind = _parts(layer, self.layers[index])
-        dx: Any = layer.activation.backward(saved.z, saved.y, dy)
+        dx: Any = layer.outer_activation.backward(saved.z, saved.y, dy)
         if kind == "transform":
             return dx
         if kind == "activation":
             dx, _ = layer.transform_backward(saved, dx)
         inputs = {"x": saved.z, "y": saved.y, "dy": dy}
         seen = {"dx": self._gradient_by_z(index)}
-        return self._done(layer.activation, "backward", self.layers[index].name, inputs, {"dx": dx}, seen)["dx"]
+        return self._done(layer.outer_activation, "backward", self.layers[index].name, inputs, {"dx": dx}, seen)["dx"]
 
     def _layer_backward(self, index: int, dz: Any) -> Any:
         layer, named, saved = self.chain.layers[index], self.layers[index], self.saved[index]
@@ -247,6 +247,6 @@ def _parts(layer: Layer, named: trace.Layer) -> str:
     A linear activation behind a transform is none of its own, and a layer that is only an activation has a transform
     that does nothing; both run inside the one operation that there is.
     """
-    if named.kind == "Activation" or not (named.has_pre_activation or isinstance(layer.activation, Linear)):
+    if named.kind == "Activation" or not (named.has_pre_activation or isinstance(layer.outer_activation, Linear)):
         return "activation"
     return "both" if named.has_pre_activation else "transform"

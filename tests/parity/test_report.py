@@ -197,10 +197,10 @@ def strictly(document):
 def test_the_document_has_the_documented_keys():
     document = strictly(report(check(RIGHT, WRONG, skipped={"a": "b"})).to_json())
     assert list(document) == ["schema_version", "verdict", "passed", "sentence", "command", "data", "batch", "seed",
-                              "environment", "checks"]  # fmt: skip
+                              "environment", "findings", "checks"]  # fmt: skip
     (one,) = document["checks"]
     assert list(one) == ["network", "loss", "dtype", "modes", "passed", "powerless", "blind", "kinks", "findings",
-                         "vote", "end_to_end", "skipped", "rows"]  # fmt: skip
+                         "vote", "end_to_end", "conventions", "notes", "subject", "skipped", "rows"]  # fmt: skip
     assert document["schema_version"] == 1
     assert (one["modes"], one["skipped"]) == (["eager", "function"], {"a": "b"})
     words = inspect.getdoc(as_json).replace(",", " ").split()

@@ -38,8 +38,14 @@ def backward(x, y, params, cache, outputs):
 @pytest.fixture(scope="module")
 def model():
     keras = pytest.importorskip("keras")
-    dense = keras.layers.Dense
-    built = keras.Sequential([keras.Input((6,)), dense(5, activation="tanh"), dense(3, activation="softmax")])
+    built = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(5, "tanh", kernel_initializer=keras.initializers.GlorotUniform(seed=1), name="dense"),
+            keras.layers.Dense(3, "softmax", kernel_initializer=keras.initializers.GlorotUniform(seed=2), name="dense_1"),
+        ],
+        name="sequential",
+    )
     built.compile(loss="categorical_crossentropy")
     return built
 
@@ -319,7 +325,8 @@ def test_something_else_than_a_subject(model):
 
 def test_an_ambiguous_layout_is_resolved_by_the_forward_pass():
     keras = pytest.importorskip("keras")
-    built = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, activation="tanh")])
+    seeded = keras.initializers.GlorotUniform(seed=1)
+    built = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, "tanh", kernel_initializer=seeded)])
     built.compile(loss="mse")
 
     def columns(x, params):
@@ -337,7 +344,7 @@ def test_an_ambiguous_layout_is_resolved_by_the_forward_pass():
     def neither(x, params):
         return 9 + np.cos(params["W"] @ x.T + params["b"][:, None]).T
 
-    with pytest.raises(UsageError, match=r"fit in \d+ ways.*rows.*columns.*Say which"):
+    with pytest.raises(UsageError, match=r"fit in \d+ ways.*(rows.*columns|columns.*rows).*Say which"):
         parity.check(built, subject(neither, back, square), x, y, modes=("eager",))
     named = subject(neither, back, square, layout="columns", samples="rows")
     assert parity.check(built, named, x, y, modes=("eager",)).verdict == "fail"
@@ -385,4 +392,39 @@ def test_a_layer_that_scratchnet_lacks_is_judged_by_keras():
         return [6 * g for g in back(x, y, K, b, outputs)]
 
     report = parity.check(built, subject(run, summed, arrays), x, y, modes=("eager",))
-    assert set(codes(report)) == {"factor-batch"}
+    assert set(codes(report)) == {"loss-gradient-sum-for-mean"}
+
+
+def test_a_mistake_above_a_layer_that_scratchnet_lacks_is_named():
+    keras = pytest.importorskip("keras")
+    built = keras.Sequential(
+        [
+            keras.Input((5, 3)),
+            keras.layers.Conv1D(4, 2, activation="tanh", name="conv"),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(3, "sigmoid", name="dense"),
+        ]
+    )
+    built.compile(loss="mse")
+
+    def run(x, K, c, W, b):
+        h = np.tanh(x[:, :-1] @ K[0] + x[:, 1:] @ K[1] + c)
+        return 1 / (1 + np.exp(-(h.mean(axis=1) @ W + b))), {"h": h}
+
+    def back(x, y, K, c, W, b, h, outputs, slope):
+        dz = 2 * (outputs - y) / y.size * slope(outputs)
+        dh = np.repeat((dz @ W.T)[:, None] / 4, 4, axis=1) * (1 - h**2)
+        kernel = np.stack([np.einsum("nti,nto->io", x[:, i : i + 4], dh) for i in (0, 1)])
+        return [kernel, dh.sum(axis=(0, 1)), h.mean(axis=1).T @ dz, dz.sum(axis=0)]
+
+    arrays = {"K": np.zeros((2, 3, 4)), "c": np.zeros(4), "W": np.zeros((4, 3)), "b": np.zeros(3)}
+    x, y = RNG.standard_normal((6, 5, 3)), RNG.standard_normal((6, 3))
+    slopes = {"sigmoid-derivative-missing-factor": lambda a: a, "": lambda a: a * (1 - a)}
+    for code, slope in slopes.items():
+
+        def bound(x, y, K, c, W, b, h, outputs, slope=slope):
+            return back(x, y, K, c, W, b, h, outputs, slope)
+
+        report = parity.check(built, subject(run, bound, arrays), x, y, modes=("eager",))
+        assert report.verdict == ("fail" if code else "pass")
+        assert all(finding.cause and "sigmoid" in finding.cause.code for finding in report.findings)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from scratchnet import initializers, registry
+from scratchnet import initializers, philox, registry
 from scratchnet.initializers import RandomInitializer
 
 FAMILY = registry.entries("initializer")
@@ -24,6 +24,8 @@ NORMAL_ULPS = 9.5 + 1
 
 
 def shapes_of(cls):
+    if cls is initializers.Orthogonal:
+        return [shape for shape in SHAPES if len(shape) >= 2]
     return [shape for shape in SHAPES if cls is not initializers.Identity or len(shape) == 2]
 
 
@@ -39,6 +41,17 @@ def assert_keras_values(ours, theirs, shape, dtype):
         # the sum with the mean rounds once a side
         allowed = np.finfo(dtype).eps * (NORMAL_ULPS * np.abs(expected - mean) + np.abs(expected))
         assert np.all(np.abs(drawn - expected) <= allowed)
+    elif isinstance(ours, initializers.Orthogonal):
+        columns = expected.reshape(-1, shape[-1]).astype(np.float64)
+        q, wide = columns / ours.gain, columns.shape[0] < columns.shape[1]
+        n, tall = min(columns.shape), (q.T if wide else q)
+        drawn_normals = philox.normal(tall.shape, ours._drawn_seed, dtype).astype(np.float64)
+        # dQ <= (sqrt 2) condition(A) dA / |A| to first order (Sun 1991, Linear Algebra Appl. 149, in Frobenius norms).
+        # dA: of the normals, and of n reflections, each of which rounds every element some 4 times; a side.
+        moved = np.linalg.norm(drawn_normals) * np.finfo(dtype).eps * (NORMAL_ULPS + 2 * 4 * n)
+        allowed = ours.gain * np.sqrt(2) * moved / np.linalg.svd(drawn_normals, compute_uv=False)[-1]
+        assert np.linalg.norm(drawn - expected) <= allowed
+        assert np.linalg.norm(drawn) == pytest.approx(ours.gain * np.sqrt(n), rel=4 * n * np.finfo(dtype).eps)
     else:
         assert np.array_equal(drawn, expected)
 
@@ -83,6 +96,7 @@ def test_seeds_that_are_no_integers_are_refused(cls, seed):
         (lambda: initializers.VarianceScaling(distribution="cauchy"), "untruncated_normal; received 'cauchy'"),
         (lambda: initializers.Constant([1.0]), r"a number; received \[1.0\]"),
         (lambda: initializers.Identity()((2, 3, 4)), r"two axes; received \(2, 3, 4\)"),
+        (lambda: initializers.Orthogonal()((4,)), r"at least two axes; received \(4,\)"),
         (lambda: initializers.GlorotUniform.from_config({"seed": 1, "input_axes": [0]}), "input_axes"),
     ],
 )
