@@ -87,7 +87,7 @@ def cli() -> None:
 EXIT_STATUS = """\b
 Exit status:
     0  both sides compute the same
-    1  a tensor differs
+    1  a tensor differs, or your own code raises
     2  wrong usage
     3  nothing can be concluded: nothing was compared, the comparison could not
        have failed, or TensorFlow or Keras is not installed

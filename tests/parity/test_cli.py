@@ -420,3 +420,102 @@ def test_the_package_is_light_and_complete():
     process = started(code=code)
     assert process.communicate() == ("", "")
     assert process.returncode == 0
+
+
+# --- --subject: one's own network -------------------------------------------------------------------------------------
+
+OWN = """
+import numpy as np
+import parity
+from helper import slope
+
+params = {"W": np.zeros((7, 5)), "b": np.zeros(5)}
+
+def forward(X, W, b):
+    return np.tanh(X @ W + b)
+
+def backward(X, Y, outputs, sign=1):
+    dZ = 2 * (outputs - Y) / Y.size * slope(outputs)
+    return {"dW": sign * X.T @ dZ, "db": dZ.sum(axis=0)}
+
+right = parity.subject(forward, backward, params)
+
+def wrong():
+    return parity.subject(forward, lambda X, Y, outputs: backward(X, Y, outputs, -1), params)
+
+def raising():
+    return parity.subject(lambda X, W: X @ W.T, backward, params, layout="rows", samples="rows")
+
+def something():
+    return 7
+
+def one_argument(x):
+    return x
+"""
+
+
+@pytest.fixture
+def own(tmp_path, parity):
+    """Run `parity check` with a subject from a file, on the network around tanh."""
+    (tmp_path / "my_net.py").write_text(OWN, encoding="utf-8")
+    (tmp_path / "helper.py").write_text("def slope(a):\n    return 1 - a * a\n", encoding="utf-8")
+    (tmp_path / "broken.py").write_text("import numpy as np\nx = = 1\n", encoding="utf-8")
+    (tmp_path / "model.json").write_text(MODEL, encoding="utf-8")
+
+    def run(subject, *more):
+        return parity("check", str(tmp_path / "model.json"), "--loss", "mse", "--subject", str(tmp_path / subject), *more)
+
+    return run
+
+
+MODEL = json.dumps(
+    {
+        "class_name": "Sequential",
+        "config": {
+            "name": "net",
+            "layers": [
+                {"class_name": "InputLayer", "config": {"batch_shape": [None, 7], "name": "input"}},
+                {"class_name": "Dense", "config": {"name": "dense", "units": 5, "activation": "tanh"}},
+            ],
+        },
+    }
+)
+
+
+@pytest.mark.tensorflow
+def test_a_right_network_of_ones_own_passes(own):
+    status, out, err = own("my_net.py:right", "--batch", "6")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1].startswith("Yes: your network and Keras compute the same")
+    command = next(line for line in out.splitlines() if line.startswith("reproduce: "))
+    assert "--subject" in shlex.split(command)
+
+
+@pytest.mark.tensorflow
+def test_a_wrong_network_of_ones_own_fails_with_its_cause(own):
+    status, out, _ = own("my_net.py:wrong", "--batch", "6", "--json")
+    assert status == 1
+    [finding] = json.loads(out)["findings"]
+    assert finding["cause"]["code"] == "factor-minus-one"
+    assert finding["cause"]["text"] == "dW is -1 times TensorFlow's: change the sign"
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("subject", "status", "message"),
+    [
+        ("my_net.py:raising", 1, "my_net.py, line 21, in <lambda>: return parity.subject(lambda X, W: X @ W.T"),
+        ("broken.py:right", 1, "raised SyntaxError"),
+        ("my_net.py:absent", 2, "has no 'absent'; its functions: slope, forward, backward, right, wrong"),
+        ("my_net.py:something", 2, "expected what parity.subject(...) returns; received int"),
+        ("my_net.py:one_argument", 2, "one_argument: nothing is known for its parameter 'x'"),
+        ("my_net.py", 2, "expected FILE.py:FUNCTION"),
+        ("absent.py:right", 4, "there is no file"),
+    ],
+)
+def test_a_subject_that_cannot_be_used_gets_one_message(own, subject, status, message):
+    code, out, err = own(subject)
+    assert (code, out) == (status, "")
+    assert err.startswith("parity: ")
+    assert message in err
+    assert "Traceback" not in err
