@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from parity.spec import Spec
     from parity.subjects import Subject, subject
     from parity.training.check import check_training
+    from parity.weights.port import port
 
 __all__ = [
     "Check",
@@ -25,6 +26,7 @@ __all__ = [
     "UsageError",
     "check",
     "check_training",
+    "port",
     "subject",
     "unused",
 ]
@@ -39,6 +41,7 @@ _HOMES = {
     "subject": "parity.subjects",
     "unused": "parity.options",
     "check_training": "parity.training.check",
+    "port": "parity.weights.port",
 }
 
 

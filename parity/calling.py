@@ -18,7 +18,7 @@ __all__ = ["NAMES", "call", "described", "guarded", "takes"]
 
 NAMES = {
     "x": "x, X, x_batch, X_batch, x_train, X_train, inputs, input, images, image, features, data, batch, A0, a0",
-    "y": "y, Y, y_batch, Y_batch, y_train, Y_train, y_true, Y_true, labels, label, targets, target, t, T",
+    "y": "y, Y, y_t, Y_t, y_batch, Y_batch, y_train, Y_train, y_true, Y_true, labels, label, targets, target, t, T",
     "params": "params, parameters, weights, theta, thetas, model",
     "cache": "cache, caches, memory, activations, intermediates, saved",
     "outputs": "outputs, output, y_pred, Y_pred, y_hat, Y_hat, yhat, probs, predictions, prediction, pred, p, P, AL, "
@@ -28,11 +28,15 @@ NAMES = {
 }
 """What a call can be given -> the parameter names that ask for it."""
 
+LISTED = 8  # items of a list in a message
+
 _ROLE = {name: role for role, names in NAMES.items() for name in names.split(", ")}
 
 
 def takes(function: Callable[..., Any], role: str, names: Iterable[str] = ()) -> bool:
     """Whether a function has a parameter for this role, or one of these names."""
+    if role == "params" and names and _takes_keywords(function):
+        return True
     return any(p in names or _ROLE.get(p) == role for p in _parameters(function))
 
 
@@ -50,6 +54,8 @@ def call(what: str, function: Callable[..., Any], roles: Mapping[str, Any], name
             arguments[name] = roles[_ROLE[name]]
         elif parameter.default is inspect.Parameter.empty:
             raise UsageError(_unknown(what, function, name, roles, named))
+    if _takes_keywords(function):  # forward(X, **params)
+        arguments.update({name: value for name, value in roles.get("keywords", {}).items() if name not in arguments})
     by_position = any(p.kind is p.POSITIONAL_ONLY for p in _parameters(function).values())
     run = (lambda: function(*arguments.values())) if by_position else (lambda: function(**arguments))
     return guarded(what, run, arguments)
@@ -59,8 +65,12 @@ def guarded(what: str, run: Callable[[], Any], arguments: Mapping[str, Any] | No
     """Run somebody else's code. `SubjectError` where it raises: where, and what it was called with."""
     try:
         return run()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a file that exits must not pass for a verdict
         raise SubjectError(_raised(what, error, arguments or {})) from error
+
+
+def _takes_keywords(function: Callable[..., Any]) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -72,13 +82,14 @@ def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _unknown(what: str, function: Callable[..., Any], name: str, roles: Mapping[str, Any], named: Any) -> str:
-    known = "; ".join(f"{role} ({NAMES[role]})" for role in roles)
+    given = [role for role in roles if role in NAMES]
+    if not given:
+        return f"{what}: it must not have parameters without a default; it has {name!r}"
+    known = "; ".join(f"{role} ({NAMES[role]})" for role in given)
     own = f"; your own names: {', '.join(named)}" if named else ""
-    calls = ", ".join(_parameters(function))
     return (
         f"{what}: nothing is known for its parameter {name!r}. What can be given, with the names that ask for it: "
-        f"{known}{own}. For other names pass a lambda, for example: "
-        f"lambda {', '.join(list(roles)[:2])}: {getattr(function, '__name__', 'yours')}({calls})"
+        f"{known}{own}. For other names pass a lambda with these, for example: lambda x, params: yours(params, x, 0.1)"
     )
 
 
@@ -107,7 +118,8 @@ def described(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {described(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(described(item) for item in value) + "]"
+        shown = [described(item) for item in value[:LISTED]] + (["..."] if len(value) > LISTED else [])
+        return "[" + ", ".join(shown) + "]"
     if isinstance(value, np.ndarray):
         return f"{value.shape}" + ("" if value.dtype == np.float64 else f" {value.dtype}")
     return repr(value) if isinstance(value, int | float | str) else type(value).__name__

@@ -38,14 +38,14 @@ def found(seen: Seen, loss: Operation | None) -> list[Convention]:
     shared = [name for name in seen.subject if name in seen.reference]
     right = {name for name in shared if seen.equal(name, seen.reference[name])}
     weights = [n for n in shared if n.endswith(".gradient") and not trace.of_samples(n)]
-    between = [n for n in shared if n.endswith(".gradient") and trace.of_samples(n) and n not in right]
+    between = [n for n in shared if n.endswith(".gradient") and trace.of_samples(n)]
     conventions = []
     if trace.LOSS in shared and trace.LOSS not in right:
         scaled = _both_scaled(seen, weights) if weights and not right & set(weights) else None
         conventions += [scaled or _printed_loss(seen, loss, bool(weights) and set(weights) <= right)]
     factor = conventions[0].scale.get(weights[0], 1.0) if conventions and conventions[0] and weights else 1.0
-    if between and weights and all(n in right or factor != 1.0 for n in weights):
-        conventions += [_deltas(seen, between, factor)]
+    if between:
+        conventions += [_deltas(seen, between, factor, loss)]
     return [convention for convention in conventions if convention is not None]
 
 
@@ -101,12 +101,32 @@ def _ways_to_print(loss: Operation | None) -> list[tuple[str, str, float]]:
     return ways
 
 
-def _deltas(seen: Seen, between: list[str], factor: float) -> Convention | None:
-    """Intermediate gradients of the summed loss, before the mean is taken in the gradients by the weights."""
-    batch = seen.sizes["batch"]
-    for scale in (batch * factor, factor):
-        if all(seen.equal(name, seen.reference[name] * scale) for name in between):
-            names = ", ".join(seen.name(name) for name in between)
-            text = f"{names}: {scale:.4g} times TensorFlow's, because you divide by the batch later: not an error"
-            return Convention("deltas-of-the-sum", text, dict.fromkeys(between, scale))
+def _deltas(seen: Seen, between: list[str], factor: float, loss: Operation | None) -> Convention | None:
+    """Intermediate gradients of the summed loss, before the mean is taken in the gradients by the weights; or of a loss
+    that is scaled by a factor."""
+    names = ", ".join(seen.name(name) for name in between)
+    if loss is not None and seen.sizes["batch"] > 1 and _divided_later(seen, loss):
+        scale = seen.sizes["batch"] * factor
+        text = f"{names}: {scale:.4g} times TensorFlow's, because you divide by the batch later: not an error"
+        return Convention("deltas-of-the-sum", text, dict.fromkeys(between, scale))
+    if factor != 1.0:
+        text = f"{names}: {factor:.4g} times TensorFlow's, as your loss is: not an error"
+        return Convention("deltas-of-the-loss", text, dict.fromkeys(between, factor))
     return None
+
+
+def _divided_later(seen: Seen, loss: Operation) -> bool:
+    """Whether the gradient by some weight is what the user's own intermediate gradient leads to, divided by the batch:
+    whatever else is wrong in both."""
+    batch = seen.sizes["batch"]
+    parts = zip(loss.context["chain"].layers, loss.context["layers"], loss.context["saved"], strict=True)
+    for layer, named, saved in parts:
+        tensor = trace.pre_activation(named.name) if named.has_pre_activation else trace.output(named.name)
+        delta = seen.subject.get(trace.gradient(tensor))
+        if delta is None or delta.shape != saved.z.shape:
+            continue
+        _, led_to = layer.transform_backward(saved, delta)
+        known = {trace.gradient(f"{named.name}/{weight}"): summed for weight, summed in led_to.items()}
+        if any(seen.equal(n, s / batch) and not seen.equal(n, s) for n, s in known.items() if n in seen.subject):
+            return True
+    return False

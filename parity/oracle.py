@@ -4,12 +4,14 @@ gradients disagree, and how far rounding alone moves the tensors of a whole run.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from parity import trace
 from parity.budget import FLOAT32, Arithmetic, Bounded
 from parity.runners import scratch
+from parity.runners.steps import Operation
 from parity.spec import Spec
 from parity.trace import Trace, Weights
 from scratchnet import gradcheck
@@ -27,6 +29,8 @@ FLUSHED = 2.0**-102
 derivative of a normalisation by up to epsilon^-1.5. Gradients of 1e-31 were seen 24 budgets off; 2^24 times the
 smallest normal number covers an epsilon of 1e-5."""
 
+NOISE = 32
+"""Times the rounding of one float32 evaluation that another one may be off: of whole runs at most 14 were measured."""
 CLEARLY = 8  # times nearer to the finite differences than the other one, to have their vote
 SAME_RUN = 0.01  # of a tensor's norm; rounding of a float32 run was measured at up to 5e-5
 VOTERS = 256  # samples: finite differences take some 40 runs for each tensor
@@ -36,10 +40,30 @@ def bounds(
     spec: Spec, weights: Weights, reference: Trace, y: np.ndarray, arithmetic: Arithmetic = FLOAT32
 ) -> dict[str, np.ndarray]:
     """The rounding bound of each tensor in this arithmetic, from the tensors that the reference put into its
-    operation."""
-    results = scratch.replay(spec, weights, reference, y, lambda array: Bounded(array, None, arithmetic))
+    operation.
+
+    A recurrence is one operation of many steps, and what is certain to bound its errors grows with the magnitudes of
+    all weights in each of them: 10^139 after 28 steps of 32 units. So there the rounding of a float32 evaluation is the
+    measure as well, as it is for whole runs.
+    """
+    recurrent: dict[str, None] = {}
+
+    def look(operation: Operation) -> Mapping[str, Any]:
+        if operation.family in ("layer", "regularizer"):
+            layer = next(each for each in operation.context["chain"].layers if each.name == operation.layer)
+            if "return_sequences" in layer.arguments():
+                recurrent.update(dict.fromkeys(operation.tensors.values()))
+        return operation.outputs
+
+    results = scratch.replay(spec, weights, reference, y, lambda array: Bounded(array, None, arithmetic), look)
     flushed = FLUSHED if arithmetic is FLOAT32 else 0.0
-    return {name: value.bound() + flushed for name, value in results.items()}
+    found = {name: value.bound() + flushed for name, value in results.items()}
+    if recurrent:
+        rounded = scratch.replay(spec, weights, reference, y, lambda array: np.asarray(array, np.float32))
+        roundings = NOISE * arithmetic.unit / FLOAT32.unit
+        for name in recurrent:
+            found[name] = np.fmin(found[name], roundings * spread(rounded[name], results[name].value) + flushed)
+    return found
 
 
 def floors(subject: Trace, reference: Trace, exact: Trace) -> dict[str, float]:

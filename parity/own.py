@@ -18,7 +18,7 @@ from parity.compare import Row
 from parity.conventions import Convention
 from parity.diagnose import Cause, Finding, residuals, transforms, whole
 from parity.diagnose.whole import Seen
-from parity.errors import UsageError
+from parity.errors import ParityError, UsageError
 from parity.mistakes import Mistake, catalogue, losses, regularizers
 from parity.report import Check
 from parity.runners import foreign, keras, scratch
@@ -35,6 +35,9 @@ __all__ = ["judge", "network_of"]
 NOISE = 32
 """Two correct float32 runs were measured at up to 14 times the reference's own distance from float64 (bias gradients of
 60,000 rows); up to about twice that is rounding."""
+
+
+Misbehaved = tuple[Row, Finding]
 
 
 def network_of(spec: Spec) -> tuple[Network, bool]:
@@ -57,50 +60,106 @@ class _Run:
     changed: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Evidence:
+    """What one comparison showed. run: of the user's code; replay: the network in NumPy, None where it is not known."""
+
+    run: _Run
+    seen: Seen
+    conventional: list[Convention]
+    rows: list[Row]
+    replay: Callable[[Settle], None] | None
+
+    @property
+    def right(self) -> bool:
+        return all(row.passed for row in self.rows)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """The network that a subject is compared with, in the dtype that the samples are handed over in."""
+
+    spec: Spec
+    subject: Subject
+    network: Network
+    in_numpy: bool
+    modes: Sequence[str]
+    bound: Bound | None = None
+
+    @property
+    def wide(self) -> Spec:
+        return self.spec.with_dtype("float64")
+
+    @property
+    def places(self) -> list[Place]:
+        return list(flow(self.network.layers, self.spec.loss_name))
+
+    def references(self, weights: Weights, x: np.ndarray, y: np.ndarray) -> dict[str, Trace]:
+        exact = {name: array.astype(np.float64) for name, array in weights.items()}
+        return {mode: keras.run(self.wide, exact, x, y, mode) for mode in self.modes}
+
+    def evidence(self, weights: Weights, x: np.ndarray, y: np.ndarray, references: Mapping[str, Trace]) -> _Evidence:
+        """Run the user's code, and compare each of its tensors with Keras's."""
+        assert self.bound is not None
+        exact = {name: array.astype(np.float64) for name, array in weights.items()}
+        reference = references[self.modes[0]]
+        run = _Run(*self.bound.run(weights, x, y))
+        replay = _replay(self.wide, exact, x, y, self.in_numpy)
+        allowed = _allowed(run.trace, self.spec, weights, x, y, reference, self.places)
+        for more in (_rounded(replay) if replay is not None else {}, _stepped(self.subject, weights)):
+            allowed = {name: limit + more.get(name, 0.0) for name, limit in allowed.items()}
+        sizes = {"batch": len(x), **_outputs(self.network)}
+        seen = Seen(_compared(run.trace), reference.tensors, allowed, run.own, sizes)
+        conventional = conventions.found(seen, _loss_operation(replay))
+        rows = [*_worst(self.places, seen, references, conventional), *_missing(self.places, seen, reference)]
+        return _Evidence(run, seen, conventional, rows, replay)
+
+
 def judge(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, subject: Subject, modes: Sequence[str]) -> Check:
     """The verdict on a subject. spec: in the dtype that the samples are handed over in."""
     network, in_numpy = network_of(spec)
     weights = {name: array.astype(spec.dtype) for name, array in weights.items()}
     x = x if network.indices else x.astype(spec.dtype)
-    wide = spec.with_dtype("float64")
-    exact = {name: array.astype(np.float64) for name, array in weights.items()}
-    references = {mode: keras.run(wide, exact, x, y, mode) for mode in modes}
+    case = _Case(spec, subject, network, in_numpy, modes)
+    references = case.references(weights, x, y)
     reference = references[modes[0]]
     bound = runner.bind(subject, network.layers, _held(subject, weights, network), x, y, reference)
-    run = _Run(*bound.run(weights, x, y))
-    places = list(flow(network.layers, spec.loss_name))
-    replay = _replay(wide, exact, x, y, in_numpy)
-    allowed = _allowed(run.trace, spec, weights, x, y, reference, places)
-    rounded = _rounded(replay) if replay is not None else {}
-    allowed = {name: limit + rounded.get(name, 0.0) for name, limit in allowed.items()}
-    seen = Seen(_compared(run.trace), reference.tensors, allowed, run.own, {"batch": len(x), **_outputs(network)})
-    conventional = conventions.found(seen, _loss_operation(replay))
-    rows = _worst(places, seen, references, conventional)
-    ordered = not network.drops and all(row.passed for row in rows)
-    behaviour = _behaviour(bound, weights, x, y, run, ordered, allowed)
-    rows = [*rows, *(row for row, _ in behaviour)]
+    case = replace(case, bound=bound)
+    evidence = case.evidence(weights, x, y, references)
+    behaviour = [*_behaviour(bound, weights, x, y, evidence.run), *_elsewhere(case, weights, x, y, evidence)]
+    rows = [*evidence.rows, *(row for row, _ in behaviour)]
     # Where the code misbehaves, that is the cause; what it computes then need not be one mistake.
-    findings = _findings(seen, rows, None if behaviour else replay, conventional)
+    findings = _findings(evidence.seen, rows, None if behaviour else evidence.replay, evidence.conventional)
     check = Check(
         network=spec.name,
         loss=spec.loss_name,
         dtype=spec.dtype,
         modes=tuple(modes),
         rows=tuple(rows),
-        skipped=_skipped(places, run.trace, reference),
+        skipped=_skipped(case.places, evidence.run.trace, reference),
         powerless=power.powerless(rows, reference),
         blind=tuple(power.blind_spots(spec.config["layers"], weights, reference, rows, spec.dtype, False)),
         findings=tuple([*(finding for _, finding in behaviour), *findings]),
-        conventions=tuple(convention.text for convention in conventional),
-        notes=tuple(_notes(bound, run, weights, x, y, spec)),
+        conventions=tuple(convention.text for convention in evidence.conventional),
+        notes=tuple(_notes(bound, evidence.run, weights, x, y, spec)),
         subject=subject.name,
     )
-    if replay is not None:
-        check = replace(check, notes=(*check.notes, *_facts(check, seen, replay, bound.labels(y))))
-    if not in_numpy:
+    return _with_facts(check, case, evidence, weights, x, y, reference)
+
+
+def _with_facts(
+    check: Check, case: _Case, evidence: _Evidence, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace
+) -> Check:
+    """The check with what the data does to this network, where NumPy knows it."""
+    bound, replay = case.bound, evidence.replay
+    if replay is not None and bound is not None:
+        said = _facts(check, evidence.seen, replay, bound.labels(y))
+        check = replace(check, notes=(*check.notes, *said))
+    if not case.in_numpy:
         return check
-    notes = (*check.notes, *facts.of_loss(wide, exact, reference, y))
-    return replace(check, kinks=_kinks(check, wide, exact, reference, y, places), notes=notes)
+    exact = {name: array.astype(np.float64) for name, array in weights.items()}
+    notes = (*check.notes, *facts.of_loss(case.wide, exact, reference, y))
+    return replace(check, kinks=_kinks(check, case.wide, exact, reference, y, case.places), notes=notes)
 
 
 def _replay(
@@ -172,6 +231,28 @@ def _allowed(
     }
 
 
+def _stepped(subject: Subject, weights: Weights) -> dict[str, np.ndarray]:
+    """How far rounding moves a gradient that is (before - after) / learning rate: each of the two by half a unit."""
+    if "step" not in subject.functions or not subject.learning_rate:
+        return {}
+    unit = 2 * np.finfo(np.float64).eps / abs(subject.learning_rate)
+    return {trace.gradient(name): unit * np.abs(array) for name, array in weights.items()}
+
+
+def _missing(places: list[Place], seen: Seen, reference: Trace) -> list[Row]:
+    """A row out of budget for each weight that the code gives no gradient of, where it gives some: what is not compared
+    does not pass."""
+    weights = [p for p in places if p.tensor.endswith(".gradient") and _final(p.tensor) and p.tensor in reference]
+    weights = [p for p in weights if p.tensor != trace.gradient(trace.INPUT)]
+    if not any(p.tensor in seen.subject for p in weights):
+        return []
+    return [
+        compare.incomparable(p, np.shape(reference[p.tensor]), "your code gives no such gradient")
+        for p in weights
+        if p.tensor not in seen.subject
+    ]
+
+
 def _rounded(replay: Callable[[Settle], None]) -> dict[str, np.ndarray]:
     """How far Keras's rounding of an argument to float32, in a network of float64, moves each tensor; twice that, so
     that what is wrong besides is still compared with either. Somebody's own network need not have it."""
@@ -231,19 +312,15 @@ def _final(tensor: str) -> bool:
 # -- how the code behaves ----------------------------------------------------------------------------------------------
 
 
-def _behaviour(
-    bound: Bound, weights: Weights, x: np.ndarray, y: np.ndarray, first: _Run, right: bool, allowed: Mapping[str, Any]
-) -> list[tuple[Row, Finding]]:
+def _behaviour(bound: Bound, weights: Weights, x: np.ndarray, y: np.ndarray, first: _Run) -> list[Misbehaved]:
     """What is wrong with the code whatever it computes: it writes to what is not its own, does not repeat itself, or
-    computes in too few digits. right: whether the first run was, so that one on the same samples in another order must
-    be, too. allowed: how far each tensor may be off."""
-    backwards = _Run(*bound.run(weights, x[::-1], y[::-1]))  # another batch, which a stale cache would remember
+    computes in too few digits."""
+    bound.run(weights, x[::-1], y[::-1])  # another batch, which a stale cache would remember
     again = _Run(*bound.run(weights, x, y))
-    forgets = _forgets(first, backwards, allowed) if right else ()
-    return [*_writes(first), *_repeats(first, again), *_digits(first), *forgets]
+    return [*_writes(first), *_repeats(first, again), *_digits(first)]
 
 
-Broken = Iterator[tuple[Row, Finding]]
+Broken = Iterator[Misbehaved]
 ALONE, BEFORE = "f(x) depends on x alone", "f(x) depends on the calls before"
 
 
@@ -270,23 +347,42 @@ def _repeats(first: _Run, again: _Run) -> Broken:
     yield _broken(called, "does-not-repeat", text, ALONE, BEFORE)
 
 
-ORDER = 1e-6  # relative; the order of the terms moves a float32 sum by less, and a stale cache by more
+OTHER = 0.75  # what the weights are multiplied with for the second comparison: representable, and far from the first
 
 
-def _forgets(first: _Run, backwards: _Run, allowed: Mapping[str, Any]) -> Broken:
-    """Whether the same samples in another order give the same gradients."""
-    for name, array in _compared(first.trace).items():
-        other = backwards.trace[name]
-        if name.endswith(".gradient") and not trace.of_samples(name) and array.shape == np.shape(other):
-            noise = np.linalg.norm(np.broadcast_to(allowed.get(name, 0.0), array.shape))  # of sums that are exactly 0
-            if np.linalg.norm(array - other) > ORDER * np.linalg.norm(array) + noise:
-                called = first.own.get(name, name)
-                text = (
-                    f"{called} is right for the first batch and not for the same samples in another order: something "
-                    "is kept from the batch before (a stale cache)"
-                )
-                yield _broken(called, "stale-cache", text, ALONE, BEFORE)
-                return
+def _elsewhere(case: _Case, weights: Weights, x: np.ndarray, y: np.ndarray, first: _Evidence) -> Broken:
+    """Code that is right for the first batch must be right for another one, of another size and at other weights:
+    otherwise something in it is fixed to the first."""
+    if not first.right or case.network.drops:
+        return
+    other = {name: np.asarray(array * OTHER, array.dtype) for name, array in weights.items()}
+    fewer = slice(None, None, -1) if len(x) == 1 else slice(len(x) // 3, None)
+    second = _other_batch(case, other, x[fewer], y[fewer])
+    if second is None:
+        second = _other_batch(case, other, x[::-1], y[::-1])
+    wrong = next((row for row in second.rows if not row.passed), None) if second is not None else None
+    if wrong is None or second is None:
+        return
+    called, size = first.run.own.get(wrong.tensor, wrong.tensor), second.seen.sizes["batch"]
+    text = f"{called} is right for the first batch and wrong for another one, of {size} samples and at other weights: "
+    if wrong.tensor in second.seen.subject and _scaled_by(second, wrong.tensor, size / len(x)):
+        text += f"the batch size is fixed at {len(x)} in your code"
+        yield _broken(called, "batch-size-fixed", text, "divide by the size of this batch", f"divide by {len(x)}")
+    else:
+        text += "something is kept from before (an activation, or a copy of a weight)"
+        yield _broken(called, "stale-cache", text, ALONE, BEFORE)
+
+
+def _other_batch(case: _Case, weights: Weights, x: np.ndarray, y: np.ndarray) -> _Evidence | None:
+    """The second comparison; None where the code does not run on so many samples."""
+    try:
+        return replace(case, modes=case.modes[:1]).evidence(weights, x, y, case.references(weights, x, y))
+    except ParityError:
+        return None
+
+
+def _scaled_by(evidence: _Evidence, tensor: str, factor: float) -> bool:
+    return evidence.seen.equal(tensor, np.asarray(evidence.seen.reference[tensor]) * factor)
 
 
 def _digits(run: _Run) -> Broken:
@@ -318,7 +414,7 @@ def _notes(bound: Bound, run: _Run, weights: Weights, x: np.ndarray, y: np.ndarr
             "your code computes in float32 where it is given float64: it was judged by how far rounding moves "
             "TensorFlow's own float32 run; a difference below that cannot be seen"
         )
-    elif spec.dtype == "float64" and x.dtype.kind == "f":
+    elif spec.dtype == "float64" and x.dtype.kind == "f" and bound.subject.by_argument:
         narrow = {name: array.astype(np.float32) for name, array in weights.items()}
         labels = y.astype(np.float32) if y.dtype.kind == "f" else y
         given = _Run(*bound.run(narrow, x.astype(np.float32), labels))
@@ -345,29 +441,54 @@ def _findings(
     plain = {n: np.asarray(a / scale[n]) if n in scale else a for n, a in seen.subject.items()}
     known = {n: a for n, a in plain.items() if n in seen.allowed}
     seen = replace(seen, subject=known)
-    wrong = [row for row in rows if not row.passed and row.tensor in known]
+    wrong = [row for row in rows if not row.passed and (row.tensor in known or row.tensor in seen.reference)]
     if not wrong:
         return []
-    causes = _causes(seen, replay, len(wrong)) if replay is not None else {}
-    findings = []
-    for row in wrong:
-        tensor, residual = row.tensor, ""
-        cause = causes.get(tensor) or (
-            None if causes else transforms.transformed(seen.wrong(tensor, seen.reference[tensor]))
-        )
-        if cause is None:
-            residual = residuals.described(
-                tensor,
-                seen.subject[tensor],
-                np.asarray(seen.reference[tensor]),
-                seen.allowed[tensor],
-                seen.sizes["batch"],
-            )
-        name = seen.names.get(tensor)
-        findings.append(
-            Finding(f"{name} ({tensor})" if name else tensor, row.computed_by, row.budgets, cause, residual)
-        )
-    return findings
+    causes = {row.tensor: MISSING for row in wrong if row.tensor not in known}
+    causes.update({n: _not_finite(seen, n) for n in known if not _comparable(seen, n)})
+    explicable = replace(seen, subject={n: a for n, a in known.items() if n not in causes})
+    unexplained = [row.tensor for row in wrong if row.tensor not in causes]
+    found = _causes(explicable, replay, len(unexplained)) if replay is not None and unexplained else {}
+    if not found:  # no mistake explains the run; then each tensor by itself
+        alone = {n: transforms.transformed(seen.wrong(n, seen.reference[n])) for n in unexplained}
+        found = {n: cause for n, cause in alone.items() if cause is not None}
+    return [_finding(seen, row, {**causes, **found}.get(row.tensor)) for row in wrong]
+
+
+MISSING = Cause(
+    "gradient-missing",
+    "your code gives no gradient for this weight: return it with the others, under a name such as dW1, or say what it "
+    "is called: gradients={'W1': 'my_name'}",
+    "one gradient for each weight",
+    "none",
+    1.0,
+)
+
+
+def _comparable(seen: Seen, tensor: str) -> bool:
+    """Whether a tensor has numbers where the reference has; NaN is what every mistake can lead to."""
+    subject, right = seen.subject[tensor], np.asarray(seen.reference[tensor])
+    return bool(np.all(np.isfinite(subject)) or not np.all(np.isfinite(right)))
+
+
+def _not_finite(seen: Seen, tensor: str) -> Cause:
+    subject = seen.subject[tensor]
+    count = f"{np.count_nonzero(~np.isfinite(subject))} of {np.size(subject)} elements of {seen.name(tensor)}"
+    outputs = [a for n, a in seen.subject.items() if n.endswith("/output") and np.any(np.isin(a, (0.0, 1.0)))]
+    why = "something overflows, or is divided by 0: look at exp, log and /"
+    if tensor == trace.LOSS and outputs:
+        why = "an output is exactly 0 or 1, and 0 * log(0) is nan: compute the loss from the logits"
+    text = f"{count} are not finite, and TensorFlow's are: {why}"
+    return Cause("not-finite", text, "finite numbers", "nan or inf", 1.0)
+
+
+def _finding(seen: Seen, row: Row, cause: Cause | None) -> Finding:
+    tensor, residual = row.tensor, ""
+    if cause is None:
+        right = np.asarray(seen.reference[tensor])
+        residual = residuals.described(tensor, seen.subject[tensor], right, seen.allowed[tensor], seen.sizes["batch"])
+    name = seen.names.get(tensor)
+    return Finding(f"{name} ({tensor})" if name else tensor, row.computed_by, row.budgets, cause, residual)
 
 
 def _causes(seen: Seen, replay: Callable[[Settle], None], wrong: int) -> dict[str, Cause]:

@@ -19,11 +19,17 @@ Path = tuple[Any, ...]
 INTERMEDIATE = re.compile(
     r"_*([zahxyvmsp]\d*$|[xyz]_|d[A-Zbwx_]|(grad|cache|out|input|delta|loss|mask|last|prob|pred|veloc|moment))"
 )
-"""How the attributes are called in which objects keep what is not a parameter."""
+PARAMETER = re.compile(r"weight|bias|kernel|theta|gamma|beta|embed", re.IGNORECASE)
+"""How the attributes are called in which objects keep what is not a parameter, unless they sound like one."""
+
+
+DEEPEST = 8  # levels of dicts and lists in each other; one that holds itself has no end
 
 
 def flattened(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """The leaves of nested dicts, lists and tuples, with the way to each."""
+    if len(path) == DEEPEST:
+        return
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from flattened(item, (*path, key))
@@ -36,21 +42,29 @@ def flattened(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Named arrays, and the way to each in what the user gave."""
+    """Named arrays, and the way to each in what the user gave. left_out: arrays that were not taken for parameters."""
 
     root: Any
     paths: Mapping[str, Path]
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, root: Any) -> Parameters:
-        """From a dict, a list, one array, or an object with arrays in its attributes."""
-        leaves = {_name(path): path for path, leaf in _leaves(root) if isinstance(leaf, np.ndarray)}
+        """From a dict, a list, one array, or an object with arrays in its attributes; each array once."""
+        leaves: dict[str, Path] = {}
+        seen: set[int] = set()
+        chosen, others = _leaves(root)
+        for path, leaf in chosen:
+            if isinstance(leaf, np.ndarray | float) and id(leaf) not in seen:
+                leaves[_name(path)] = path
+                if isinstance(leaf, np.ndarray):
+                    seen.add(id(leaf))
         if not leaves:
             raise UsageError(
                 "params: expected arrays in a dict, a list or attributes, or one array; "
-                f"received {type(root).__name__} without a NumPy array"
+                f"received {type(root).__name__} without a NumPy array of floating-point numbers"
             )
-        return cls(root, leaves)
+        return cls(root, leaves, tuple(dict.fromkeys(_name(path) for path, _ in others)))
 
     @property
     def of_object(self) -> bool:
@@ -71,19 +85,15 @@ class Parameters:
         return _rebuilt(self.root, (), by_path)
 
     def write(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Put copies of these arrays where the user's code finds its parameters."""
-        for name, path in self.paths.items():
-            holder = _get(self.root, path[:-1])
-            if not path or isinstance(holder, tuple):
-                _get(self.root, path)[...] = arrays[name]
-            elif isinstance(holder, dict | list):
-                holder[path[-1]] = np.array(arrays[name])
-            else:
-                setattr(holder, path[-1], np.array(arrays[name]))
-
-    def write_into(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Change the elements of the user's own arrays, which functions may know by other names."""
+        """Change the elements of the user's own arrays, which their code may know by other names. `UsageError` for
+        arrays that cannot hold them."""
         for name, array in self.read().items():
+            if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+                kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+                raise UsageError(
+                    f"params: {name} is {kind}, and your functions are not handed their parameters, so they would have "
+                    "to be changed in place: make it a float64 array"
+                )
             array[...] = arrays[name]
 
 
@@ -91,12 +101,18 @@ def _name(path: Path) -> str:
     return ".".join(str(part) for part in path) or "params"
 
 
-def _leaves(root: Any) -> Iterator[tuple[Path, Any]]:
+Leaves = list[tuple[Path, Any]]
+
+
+def _leaves(root: Any) -> tuple[Leaves, Leaves]:
+    """What holds parameters, and which arrays beside them do not sound like parameters."""
     if isinstance(root, Mapping | list | tuple | np.ndarray):
-        yield from flattened(root)
-        return
+        return list(flattened(root)), []
     found = list(_attributes(root, ()))
-    yield from [(p, leaf) for p, leaf in found if not INTERMEDIATE.match(_last_name(p))] or found
+    others = [(p, leaf) for p, leaf in found if INTERMEDIATE.match(_last_name(p)) and not PARAMETER.search(_name(p))]
+    left = {path for path, _ in others}
+    chosen = [(path, leaf) for path, leaf in found if path not in left]
+    return (chosen, others) if chosen else (found, [])
 
 
 def _last_name(path: Path) -> str:

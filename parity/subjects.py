@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -177,7 +180,7 @@ class Pass:
 
     outputs, loss: None where there are none. gradients: parameter -> gradient, of whatever shape it has. own: what each
     is called there. kept: other arrays, from the cache and from among the gradients. changed: what the functions wrote
-    to although it was not theirs.
+    to although it was not theirs, and what that is. choices: how many arrays could be the outputs.
     """
 
     outputs: np.ndarray | None
@@ -185,7 +188,8 @@ class Pass:
     gradients: Mapping[str, np.ndarray]
     own: Mapping[str, str]
     kept: Mapping[str, np.ndarray]
-    changed: tuple[str, ...]
+    changed: tuple[tuple[str, str], ...]
+    choices: int = 1
 
 
 @dataclass(frozen=True)
@@ -217,32 +221,41 @@ class Subject:
         return {str(key) for key in root} if isinstance(root, Mapping) else set()
 
     def run(
-        self, arrays: Mapping[str, np.ndarray], x: np.ndarray, y: np.ndarray, outputs: int, forward_only: bool = False
+        self,
+        arrays: Mapping[str, np.ndarray],
+        x: np.ndarray,
+        y: np.ndarray,
+        outputs: int,
+        forward_only: bool = False,
+        pick: int = 0,
     ) -> Pass:
         """One forward and one backward pass at these parameters, whose own values are restored afterwards.
 
-        outputs: how many numbers the network gives for the batch, to find them among what `forward` returns.
+        outputs: how many numbers the network gives for the batch, to find them among what `forward` returns; pick:
+        which one, where several arrays have as many.
         """
         before = {name: np.array(array) for name, array in self.parameters.read().items()}
         try:
             with np.errstate(all="ignore"):  # what overflows shows in the numbers
-                return _Run(self, arrays, x, y, outputs).result(forward_only)
+                return _Run(self, arrays, x, y, outputs, pick).result(forward_only)
         finally:
             if not self.by_argument:
-                self._put(before)
-
-    def _put(self, arrays: Mapping[str, np.ndarray]) -> None:
-        if self.parameters.of_object or self.instance is not None:
-            self.parameters.write(arrays)
-        else:
-            self.parameters.write_into(arrays)
+                self.parameters.write(before)
 
 
 class _Run:
     """One call of each of the functions."""
 
-    def __init__(self, subject: Subject, arrays: Mapping[str, np.ndarray], x: np.ndarray, y: np.ndarray, outputs: int):
-        self.subject, self.size = subject, outputs
+    def __init__(
+        self,
+        subject: Subject,
+        arrays: Mapping[str, np.ndarray],
+        x: np.ndarray,
+        y: np.ndarray,
+        outputs: int,
+        pick: int,
+    ):
+        self.subject, self.size, self.pick, self.choices = subject, outputs, pick, 1
         self.x, self.y = np.array(x), np.array(y)
         self.given = {"x": np.array(x), "y": np.array(y)}
         self.at = {name: np.array(array) for name, array in arrays.items()}
@@ -253,7 +266,7 @@ class _Run:
 
     def _give_parameters(self) -> None:
         if not self.subject.by_argument:
-            self.subject._put(self.at)
+            self.subject.parameters.write(self.at)
         if self.subject.instance is None and not self.subject.parameters.of_object:
             filled = (
                 self.subject.parameters.filled(self.at) if self.subject.by_argument else self.subject.parameters.root
@@ -261,6 +274,7 @@ class _Run:
             self.roles["params"] = filled
             if isinstance(filled, Mapping):
                 self.named.update({str(key): value for key, value in filled.items()})
+                self.roles["keywords"] = dict(self.named)
         elif self.subject.instance is None:
             self.roles["params"] = self.subject.parameters.root
 
@@ -271,12 +285,12 @@ class _Run:
         outputs = None if "outputs" not in self.roles else np.array(self.roles["outputs"])
         kept = {name: np.array(array) for name, array in self.kept.items()}  # before anything is written over
         if forward_only:
-            return Pass(outputs, None, {}, {}, kept, ())
+            return Pass(outputs, None, {}, {}, kept, (), self.choices)
         gradients, own, loss = self._backward()
         if "loss" in functions:
             loss = self._scalar(call("loss", functions["loss"], self._with(outputs=outputs), self.named))
         kept.update({name: array for name, array in self.kept.items() if name not in kept})
-        return Pass(outputs, loss, gradients, own, kept, self._changed())
+        return Pass(outputs, loss, gradients, own, kept, self._changed(), self.choices)
 
     def _with(self, **roles: Any) -> dict[str, Any]:
         return {**self.roles, **{role: value for role, value in roles.items() if value is not None}}
@@ -285,20 +299,25 @@ class _Run:
         roles = self.roles if takes(function, "x") else {**self.roles, "outputs": self.x}  # feedforward(a): a = f(a)
         result = call("forward", function, roles, self.named)
         parts = list(result) if isinstance(result, tuple) else [result]
+        names = returned_names(function)
+        if len(names) == len(parts):
+            self._keep(dict(zip(names, parts, strict=True)), of_cache=True)
         fitting = [i for i, part in enumerate(parts) if isinstance(part, np.ndarray) and part.size == self.size]
         if fitting:
-            self.roles["outputs"] = parts.pop(fitting[0])
+            self.choices = len(fitting)
+            self.roles["outputs"] = parts.pop(fitting[self.pick])
             self.roles["cache"] = parts[0] if len(parts) == 1 else tuple(parts)
         else:  # all that was computed, and the outputs somewhere in it
             self.roles["cache"] = result
             leaves = [leaf for _, leaf in flattened(result) if isinstance(leaf, np.ndarray)]
-            inside = [leaf for leaf in leaves if leaf.size == self.size]
+            inside = [leaf for leaf in leaves if leaf.size == self.size][::-1]
             if not inside:
                 raise UsageError(
                     f"forward: expected outputs with {self.size} numbers for these samples of shape {self.x.shape}; "
                     f"received {described(result)}"
                 )
-            self.roles["outputs"] = inside[-1]
+            self.choices = len(inside)
+            self.roles["outputs"] = inside[self.pick]
         self._keep(self.roles["cache"], of_cache=True)
 
     def _keep(self, value: Any, of_cache: bool = False) -> None:
@@ -321,7 +340,7 @@ class _Run:
         return {}, {}, None
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: array.shape for name, array in self.at.items()}
+        return {name: self.at[name].shape for name in self.subject.parameters.paths if name in self.at}
 
     def _moved(self, function: Callable[..., Any]) -> tuple[dict[str, np.ndarray], dict[str, str], np.ndarray | None]:
         """The gradients by what one step of training moved."""
@@ -345,29 +364,42 @@ class _Run:
 
     def _scalar(self, value: Any) -> np.ndarray:
         array = np.asarray(value)
-        if array.size == 1:
+        if array.size == 1 and array.dtype.kind in "iuf":
             return array.reshape(())
         raise UsageError(f"loss: expected one number; received {described(value)}")
 
-    def _changed(self) -> tuple[str, ...]:
+    def _changed(self) -> tuple[tuple[str, str], ...]:
         """What the functions wrote to: samples, labels, parameters."""
         changed = [
-            f"{name} ({what})"
+            (name, what)
             for name, what, now in (("x", "the samples", self.x), ("y", "the labels", self.y))
             if not np.array_equal(now, self.given[name], equal_nan=True)
         ]
         if "step" not in self.subject.functions:
             if self.subject.by_argument:
                 now = dict(flattened(self.roles["params"]))
-                after = {name: now[path] for name, path in self.subject.parameters.paths.items()}
+                after = {name: now[path] for name, path in self.subject.parameters.paths.items() if path in now}
             else:
                 after = self.subject.parameters.read()
             changed += [
-                f"{name} (a parameter)"
+                (name, "a parameter")
                 for name, array in self.at.items()
-                if not np.array_equal(np.asarray(after[name]), array, equal_nan=True)
+                if not np.array_equal(np.asarray(after.get(name)), array, equal_nan=True)
             ]
         return tuple(changed)
+
+
+def returned_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The names in the last `return a, b, c` of a function; none where it returns something else."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):  # no source, or a piece of a line, as of a lambda
+        return ()
+    found = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
+    if not found or not isinstance(found[-1], ast.Tuple):
+        return ()
+    names = tuple(item.id for item in found[-1].elts if isinstance(item, ast.Name))
+    return names if len(names) == len(found[-1].elts) else ()
 
 
 # -- gradients by whatever name ----------------------------------------------------------------------------------------
@@ -387,12 +419,24 @@ class _Gradients:
 
     def of(self, result: Any) -> dict[str, np.ndarray]:
         value = self._without_loss(result)
+        found = self._found(value)
+        missed = {p: name for p, name in self.subject.gradients.items() if self.own.get(p) != name}
+        for parameter, name in missed.items():
+            there = ", ".join(map(str, [*self.own.values(), *self.others])) or described(value)
+            what = "backward gives no such" if parameter in self.shapes else "that is none of the parameters"
+            raise UsageError(
+                f"gradients: {parameter!r}: {name!r}: {what}; it gives {there}; the parameters are "
+                f"{', '.join(self.shapes)}"
+            )
+        return found
+
+    def _found(self, value: Any) -> dict[str, np.ndarray]:
         found = self._by_name(value) or self._by_order(value)
         if not found and self.subject.instance is not None:
             found = self._in_attributes()
         if not found:
             raise UsageError(
-                f"backward: no gradient was found in what it returned, {described(result)}; the parameters are "
+                f"backward: no gradient was found in what it returned, {described(value)}; the parameters are "
                 f"{', '.join(f'{name} {shape}' for name, shape in self.shapes.items())}. Return a dict with names such "
                 "as dW1, a list in the order of the parameters, or say which is which: gradients={'W1': 'my_name'}"
             )
@@ -413,19 +457,21 @@ class _Gradients:
         leaves = {".".join(map(str, path)): leaf for path, leaf in flattened(value) if path}
         if not all(any(isinstance(p, str) for p in path) for path, _ in flattened(value)):
             return {}
-        return self._named({name: np.asarray(leaf) for name, leaf in leaves.items()})
+        return self._named(leaves)
 
-    def _named(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _named(self, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
         for parameter in self.shapes:
             wanted = self.subject.gradients.get(parameter)
-            for name, array in arrays.items():
-                if name == wanted or (wanted is None and _same_parameter(name, parameter)):
-                    found[parameter] = array
-                    self.own[parameter] = name
-                    break
+            alike = [n for n in arrays if n == wanted or (wanted is None and _same_parameter(n, parameter))]
+            if alike:
+                name = next((n for n in alike if n != parameter), parameter)  # dW1 rather than the W1 beside it
+                found[parameter] = _numbers(name, arrays[name])
+                self.own[parameter] = name
         used = set(self.own.values())
-        self.others = {n.rpartition(".")[2]: a for n, a in arrays.items() if n not in used and a.dtype.kind in "fiu"}
+        self.others = {
+            n.rpartition(".")[2]: a for n, a in arrays.items() if n not in used and isinstance(a, np.ndarray)
+        }
         return found
 
     def _by_order(self, value: Any) -> dict[str, np.ndarray]:
@@ -433,7 +479,7 @@ class _Gradients:
         if isinstance(value, np.ndarray) and len(self.shapes) == 1:
             (parameter,) = self.shapes
             self.own[parameter] = _gradient_of(parameter)
-            return {parameter: value}
+            return {parameter: _numbers(parameter, value)}
         leaves = [(path, np.asarray(leaf)) for path, leaf in flattened(value) if path]
         paths = self.subject.parameters.paths
         same = {path: leaf for path, leaf in leaves}
@@ -448,7 +494,7 @@ class _Gradients:
         if misplaced and sorted(shapes) == sorted(self.shapes.values()) and len(set(shapes)) == len(shapes):
             found = {name: leaves[shapes.index(shape)][1] for name, shape in self.shapes.items()}
         self.own.update({name: _gradient_of(name) for name in found})
-        return found
+        return {name: _numbers(_gradient_of(name), array) for name, array in found.items()}
 
     def _in_attributes(self) -> dict[str, np.ndarray]:
         """In attributes that the object or its layers have: dW1, grads, layers[0].dW."""
@@ -474,6 +520,15 @@ def _arrays(value: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:
             for inner, item in vars(leaf).items():
                 if isinstance(item, np.ndarray):
                     yield f"{full}.{inner}", item
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    """A gradient as an array. `UsageError` for what is none, such as None or an array of objects."""
+    array = np.asarray(value)
+    if array.dtype.kind in "iuf":
+        return array
+    shown = described(value) if array.dtype == object else f"{array.dtype} {array.shape}"
+    raise UsageError(f"backward: {name}: expected an array of real numbers; received {shown}")
 
 
 def _gradient_of(parameter: str) -> str:

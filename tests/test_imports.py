@@ -44,6 +44,7 @@ KNOWS_SCRATCHNET = {
     "parity.runners.scratch": "scratchnet",
     "parity.runners.steps": "scratchnet",
     "parity.spec": "scratchnet.registry",
+    "parity.weights.skeleton": "scratchnet",
 }
 KNOWS_FRAMEWORKS = ("parity.runners", "parity.data", "parity.weights")
 KNOWS_ARRAYS_ONLY = ("parity.compare", "parity.report", "parity.budget", "parity.trace")

@@ -17,8 +17,24 @@ def apart(a: Any, b: Any) -> np.ndarray:
     return np.where(np.isnan(away), np.inf, away)
 
 
+GLANCED = 97  # elements of a large array that are looked at first; a wrong guess is wrong in most of them
+
+
 def within(a: Any, b: Any, allowed: Any) -> bool:
-    return np.shape(a) == np.shape(b) and bool(np.all(apart(a, b) <= allowed))
+    """Whether no element is further away than allowed. Where most are, a glance at a few tells."""
+    x, y = np.asarray(a), np.asarray(b)
+    if x.shape != y.shape:
+        return False
+    if x.size > 2 * GLANCED and x.shape == np.broadcast_shapes(x.shape, np.shape(allowed)):
+        few = slice(None, None, x.size // GLANCED)
+        parts = (array.reshape(-1)[few] for array in (x, y, np.broadcast_to(allowed, x.shape)))
+        if not _within(*parts):
+            return False
+    return _within(x, y, allowed)
+
+
+def _within(a: np.ndarray, b: np.ndarray, allowed: Any) -> bool:
+    return bool(np.all(apart(a, b) <= allowed))
 
 
 def growth(array: np.ndarray, right: np.ndarray) -> float:

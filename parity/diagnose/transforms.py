@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ class Wrong:
     """A tensor that is out of budget.
 
     name: as the message calls it; subject, right: its value, and the reference's; allowed: how far each element may be
-    off; sizes: batch and outputs, which a factor may be made of.
+    off; sizes: batch and outputs, which a factor may be made of; like: what `allowed` is for, where `right` is a guess.
     """
 
     name: str
@@ -28,11 +29,19 @@ class Wrong:
     right: np.ndarray
     allowed: Any
     sizes: Mapping[str, int]
+    like: np.ndarray | None = None
 
     def equals(self, guess: np.ndarray) -> bool:
         """Whether a guess is the subject's tensor up to rounding."""
-        limit = np.broadcast_to(self.allowed, self.right.shape) * growth(self.subject, self.right)
-        return within(guess, self.subject, limit)
+        return within(guess, self.subject, self._limit)
+
+    @property
+    def _like(self) -> np.ndarray:
+        return self.right if self.like is None else self.like
+
+    @cached_property
+    def _limit(self) -> np.ndarray:
+        return np.broadcast_to(np.asarray(self.allowed) * growth(self.subject, self._like), self.right.shape)
 
     def explains(self, guess: np.ndarray) -> float:
         """The share of the error that a guess explains."""
@@ -87,13 +96,17 @@ def rearranged(wrong: Wrong) -> Cause | None:
     """The right numbers in other places."""
     subject, right = wrong.subject, wrong.right
     allowed = np.broadcast_to(wrong.allowed, right.shape)
-    extremes = [np.stack([np.min(a), np.max(a)]) for a in (subject, right)] if right.size else [subject, right]
-    same_numbers = within(*extremes, np.max(allowed, initial=0.0))  # sorting is slow, and needless where they differ
+    largest = np.max(allowed, initial=0.0)
+    same_numbers = within(_extremes(subject), _extremes(right), largest)  # sorting is slow, and needless otherwise
     for code, how, move in _moves(subject, right):
         if (same_numbers or code == "shifted-zeros") and within(subject, move(right), move(allowed)):
             text = f"{wrong.name} is TensorFlow's {how}: undo that"
             return Cause(code, text, wrong.name, f"{wrong.name} {how}", wrong.explains(move(right)))
     return None
+
+
+def _extremes(array: np.ndarray) -> np.ndarray:
+    return np.array([np.min(array), np.max(array)]) if array.size else array
 
 
 def reshaped(wrong: Wrong) -> Cause | None:
@@ -152,7 +165,8 @@ class Factor:
         return (f" and {' and '.join(facts)}" if facts else "") + self.equal
 
     def text(self, tensor: str) -> str:
-        return f"{tensor} is {self.value:.4g} times TensorFlow's{self.because}: {' and '.join(self._advice())}"
+        shown = f"{self.value:.4g}" if abs(self.value - 1) > 1e-3 else f"{self.value:.12g}"
+        return f"{tensor} is {shown} times TensorFlow's{self.because}: {' and '.join(self._advice())}"
 
     def _advice(self) -> Iterator[str]:
         if not self.known:

@@ -28,13 +28,13 @@ from parity.runners.steps import Operation, Settle
 __all__ = ["Seen", "explain"]
 
 BEST = 8  # hypotheses that a second mistake is added to: those that get furthest through the run
-GLANCED = 97  # elements of a large tensor that are looked at first; a wrong guess is wrong in most of them
 
 FAMILIES = ("activation", "layer", "loss", "regularizer", "optimizer")
 BARE = ("factor", "permuted", "reordered", "shifted", "shifted-zeros", "reversed", "reshaped", "zeros")
 """Transforms that say what the tensor looks like, not what was done."""
 
 GENERAL = 0.1  # what a mistake of a family costs more than one of a kind, which says more
+REPEATED = 0.05  # what one mistake at several places costs more than at one, where both make the same
 TRANSFORM = 1.5  # a mistake explains why, a transform only what: one mistake is the better story, two are not
 UNNAMED = 3.0
 SIMPLE = 2 + 2 * GENERAL  # two mistakes; what costs more may have a better story
@@ -57,13 +57,8 @@ class Seen:
 
     def equal(self, tensor: str, guess: Any) -> bool:
         """Whether a guess is the user's tensor, up to what both may be off."""
-        subject, limit = np.asarray(self.subject[tensor]), self._limit(tensor)
-        guess = np.asarray(guess)
-        if guess.shape != subject.shape or guess.shape != limit.shape:
-            return False
-        few = slice(None, None, max(1, guess.size // GLANCED))
-        glance = within(*(array.reshape(-1)[few] for array in (guess, subject, limit)))
-        return glance and within(guess, subject, limit)
+        limit = self._limit(tensor)
+        return np.shape(guess) == limit.shape and within(guess, self.subject[tensor], limit)
 
     def _limit(self, tensor: str) -> np.ndarray:
         if tensor not in self._limits:
@@ -78,7 +73,8 @@ class Seen:
 
     def wrong(self, tensor: str, guess: Any) -> Wrong:
         """The tensor as wrong in comparison with a guess of what it would be."""
-        return Wrong(self.name(tensor), self.subject[tensor], np.asarray(guess), self.allowed[tensor], self.sizes)
+        like = np.asarray(self.reference[tensor])
+        return Wrong(self.name(tensor), self.subject[tensor], np.asarray(guess), self.allowed[tensor], self.sizes, like)
 
 
 Run = Callable[[Settle], None]
@@ -96,13 +92,13 @@ def explain(seen: Seen, run: Run) -> dict[str, Cause]:
 
 @dataclass(frozen=True)
 class _Hypothesis:
-    """One mistake at one operation, by its number, or wherever it can be made (None)."""
+    """One mistake at some operations, by their numbers, or wherever it can be made (None)."""
 
     mistake: Mistake
-    at: int | None
+    at: tuple[int, ...] | None
 
     def plant(self, number: int, operation: Operation) -> Mapping[str, Any] | None:
-        return self.mistake.apply(operation) if self.at in (None, number) else None
+        return self.mistake.apply(operation) if self.at is None or number in self.at else None
 
 
 @dataclass
@@ -123,7 +119,9 @@ class _Story:
     def cost(self) -> float:
         """How much has to be believed: the mistakes, and the further explanations, of which equal ones count once."""
         families = sum(GENERAL for h in self.hypotheses if h.mistake.on in FAMILIES)
-        return len(self.hypotheses) + families + sum({c.code: _price(c.code) for c in self.alone.values()}.values())
+        spread = REPEATED if len(self.layers) > len(self.hypotheses) else 0.0
+        alone = {cause.code: _price(cause.code) for cause in self.alone.values()}
+        return len(self.hypotheses) + families + spread + sum(alone.values())
 
 
 def _price(code: str) -> float:
@@ -143,7 +141,10 @@ class _Search:
         self.seen, self.run, self.wrong = seen, run, wrong
         self.operations: list[Operation] = []
         self.run(self._collect)
+        self.ends = self.operations[0].context["layers"][-1].name
         self.by_themselves: dict[str, Cause | None] = {}
+        self.best = np.inf  # the cost of the simplest complete story so far
+        self.changes: dict[tuple[int, str, str], set[str]] = {}  # what a mistake changes at an operation
         self.candidates: dict[tuple[str, str, str], list[Mistake]] = {}
 
     def _collect(self, operation: Operation) -> Mapping[str, Any]:
@@ -179,20 +180,24 @@ class _Search:
         return self.candidates[key]
 
     def _hypotheses(self, last: int) -> Iterator[_Hypothesis]:
-        """Every mistake at every place up to the last one, and at all its places."""
+        """Every mistake at every place up to the last one, at all its places, and at all but the last layer."""
         places: dict[int, tuple[Mistake, list[int]]] = {}
         for number, operation in enumerate(self.operations[: last + 1]):
             for mistake in self._mistakes(operation):
                 if mistake.apply(operation) is not None:
                     places.setdefault(id(mistake), (mistake, []))[1].append(number)
         for mistake, numbers in places.values():
-            if sum(mistake in self._mistakes(operation) for operation in self.operations) > 1:
+            everywhere = [n for n, operation in enumerate(self.operations) if mistake in self._mistakes(operation)]
+            hidden = tuple(n for n in everywhere if self.operations[n].layer != self.ends)
+            if len(everywhere) > 1:
                 yield _Hypothesis(mistake, None)
-            yield from (_Hypothesis(mistake, number) for number in numbers)
+            if 1 < len(hidden) < len(everywhere):  # the last layer often has code of its own
+                yield _Hypothesis(mistake, hidden)
+            yield from (_Hypothesis(mistake, (number,)) for number in numbers)
 
     def _last(self, without: _Story) -> int:
-        """The operation that shows the first wrong tensor: what comes later is not to blame for it. A tensor that has an
-        explanation by itself does not count where others need one; the run without a mistake ends at these."""
+        """The operation that shows the first wrong tensor: what comes later is not to blame for it. One that has an
+        explanation by itself does not count where others have none; the run without a mistake ends at these."""
         if without.refuted is not None:
             return without.refuted
         for number, operation in enumerate(self.operations):
@@ -219,10 +224,13 @@ class _Search:
             if not self._agree(number, operation, outputs, story, freely):
                 story.refuted = number
                 raise _RefutedError
-            return outputs
+            right = self.operations[number].outputs  # the same arrays, where nothing changed, need not be computed from
+            return {n: right[n] if _equal(right[n], array) else array for n, array in outputs.items()}
 
         with contextlib.suppress(_RefutedError):
             self.run(settle)
+            if story.hypotheses or story.alone:
+                self.best = min(self.best, story.cost)
         return story
 
     def _agree(
@@ -237,16 +245,20 @@ class _Search:
                 story.agreed.append(tensor)
                 continue
             cause = None
-            if _goes_nowhere(tensor):
+            if tensor in self.wrong and _goes_nowhere(tensor) and self._may_go_on(story):
                 right = self.operations[number]
                 if np.array_equal(outputs[output], right.outputs[output], equal_nan=True):
                     cause = self._by_itself(right, output, tensor)
-                elif freely or self._gain(story):
+                elif freely or any(agreed in self.wrong for agreed in story.agreed):
                     cause = self._alone(operation, outputs, output, tensor)
             if cause is None:
                 return False
             story.alone[tensor] = cause
         return True
+
+    def _may_go_on(self, story: _Story) -> bool:
+        """Whether a story with one more explanation can still be among the simplest that are known."""
+        return story.cost + (0 if story.alone else 1) <= self.best + 2 * GENERAL
 
     def _by_itself(self, right: Operation, output: str, tensor: str) -> Cause | None:
         """What explains one tensor where nothing else is wrong."""
@@ -258,9 +270,12 @@ class _Search:
         """What explains one tensor on top of a run: a mistake that changes nothing else, or a simple transform."""
         here = replace(operation, outputs=dict(outputs))
         for mistake in self._mistakes(operation):
-            made = mistake.apply(here)
-            if made is not None and set(made) == {output} and self.seen.equal(tensor, made[output]):
-                return self._cause((mistake,), [tensor], made[output])
+            key = id(mistake), operation.layer, operation.kind
+            if self.changes.get(key, {output}) == {output}:
+                made = mistake.apply(here) or {}
+                self.changes.setdefault(key, set(made) or {output})
+                if set(made) == {output} and self.seen.equal(tensor, made[output]):
+                    return self._cause((mistake,), [tensor], made[output])
         return transforms.transformed(self.seen.wrong(tensor, outputs[output]))
 
     def _promising(self, stories: list[_Story]) -> list[_Story]:
@@ -277,7 +292,7 @@ class _Search:
         tried = set()
         for number, operation in enumerate(self.operations[:end]):
             for mistake in self._mistakes(operation):
-                for at in (number, None):
+                for at in ((number,), None):
                     if (id(mistake), at) not in tried:
                         tried.add((id(mistake), at))
                         yield self._told((*first.hypotheses, _Hypothesis(mistake, at)), freely=True)
@@ -345,6 +360,10 @@ class _Search:
             1 - float(np.sqrt(left / error)) if np.isfinite(error) and error else 1.0,
             tuple(dict.fromkeys(layers or ())),
         )
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return a is b or (a is not None and np.array_equal(a, b, equal_nan=True))
 
 
 def _goes_nowhere(tensor: str) -> bool:

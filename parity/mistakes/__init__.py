@@ -12,6 +12,7 @@ from parity.mistakes import (  # noqa: F401  (they fill the catalogue)
     losses,
     normalization,
     pooling,
+    recurrent,
     regularizers,
     shape,
     updates,

@@ -46,15 +46,15 @@ class Mistake:
         return (replace(self, others=()), *self.others)
 
     def apply(self, operation: Operation) -> Mapping[str, Any] | None:
-        """The outputs of this operation that come out wrong; None where the mistake does not belong, cannot be made or
-        changes nothing."""
+        """The outputs of this operation that come out wrong, with the terms that go with them if they are others; None
+        where the mistake does not belong, cannot be made or changes nothing."""
         if operation.direction != self.direction or self.on not in (operation.kind, operation.family):
             return None
         wrong = self.function(operation) or {}
         right = operation.outputs
-        return {
-            n: w for n, w in wrong.items() if n in right and not np.array_equal(w, right[n], equal_nan=True)
-        } or None
+        changed = {n: w for n, w in wrong.items() if n in right and not np.array_equal(w, right[n], equal_nan=True)}
+        terms = {"terms": wrong["terms"]} if changed and "terms" in wrong else {}
+        return {**changed, **terms} or None
 
 
 def mistake(

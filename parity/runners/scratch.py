@@ -16,6 +16,7 @@ from parity.runners.steps import Operation, Settle, walk
 from parity.spec import Spec
 from parity.trace import Trace, Weights
 from scratchnet import losses, optimizers
+from scratchnet.layers import Saved
 from scratchnet.registry import Entry
 from scratchnet.sequential import Chain
 
@@ -281,11 +282,31 @@ def repeated(
     spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, custom_objects: Mapping[str, Any] | None = None
 ) -> Callable[[Settle], None]:
     """The whole network, operation by operation, ready to be run many times with other results put in. custom_objects:
-    class name -> layer, for what scratchnet does not have."""
+    class name -> layer, for what scratchnet does not have. A layer that is given the very arrays of the first run does
+    not compute them again."""
     chain = _with_weights(spec, weights, lambda array: array, custom_objects)
+    for layer in chain.layers:
+        vars(layer)["transform"] = _remembering(layer.transform)
+        vars(layer)["transform_backward"] = _remembering(layer.transform_backward)
     named, loss, typed = layers(chain, spec.training), losses.get(spec.loss), x.astype(spec.dtype)
     samples = x if chain.layers[0].takes_indices else typed
     return lambda settle: walk(chain, named, loss, None, samples, y, spec.training, settle)
+
+
+def _remembering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, with the result of its first call kept for others on the same objects."""
+    first: list[tuple[Any, ...]] = []
+
+    def call(*arguments: Any) -> Any:
+        parts = tuple(part for a in arguments for part in (vars(a).values() if isinstance(a, Saved) else (a,)))
+        if first and all(part is before for part, before in zip(parts, first[0], strict=True)):
+            return first[1][0]
+        result = function(*arguments)
+        if not first:
+            first.extend([parts, (result,)])
+        return result
+
+    return call
 
 
 def _walk(

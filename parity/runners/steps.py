@@ -33,8 +33,8 @@ class Operation:
     inputs and outputs are arrays by short names, which are the ones of the formulas in the docstring of the entry's
     class: x, z, y, dy, dz, dx; y_true, y_pred, logits, loss, d; a weight's own name for the weight as an input, and as
     an output for its new value (forward) or the gradient by it (backward). tensors: output -> its name in a trace,
-    where it has one. terms: what the layer's forward saved for its backward. following: the layers behind this one,
-    nearest first.
+    where it has one. terms: what the layer's forward saved for its backward; a mistake that leaves other terms has them
+    among its outputs. following: the layers behind this one, nearest first.
     """
 
     entry: Any  # the registered object; its arguments are attributes
@@ -109,7 +109,9 @@ class _Walk:
                 moved = {name: updates[name] for name in named.moving if name in updates}
                 tensors = {"z": seen, **{name: trace.updated(f"{named.name}/{name}") for name in moved}}
                 outputs = {"z": z, **moved}
-                z = self._done(layer, "forward", named.name, {"x": x, **layer.weights}, outputs, tensors, terms)["z"]
+                inputs = {"x": x, **layer.weights}
+                settled = self._done(layer, "forward", named.name, inputs, outputs, tensors, terms)
+                z, terms = settled["z"], settled.get("terms", terms)
             y = z
             if kind != "transform":
                 y = layer.outer_activation.forward(z)

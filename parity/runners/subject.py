@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from parity import trace
-from parity.calling import described
+from parity.calling import described, guarded
 from parity.errors import ParityError, UsageError
 from parity.subjects import Pass, Subject
 from parity.trace import Layer, Trace, Weights
@@ -25,7 +25,8 @@ ALIKE = 1e-3  # relative; outputs of two layouts that compute the same network a
 
 @dataclass(frozen=True)
 class Form:
-    """How samples and labels are handed over, and outputs come back; batch: whether all at once."""
+    """How samples and labels are handed over, and outputs come back; batch: whether all at once; columns: whether a
+    sample is a column."""
 
     name: str
     samples: Callable[[np.ndarray], np.ndarray]
@@ -33,6 +34,8 @@ class Form:
     batch: bool = True
 
     def labels(self, y: np.ndarray) -> np.ndarray:
+        if self.columns and not self.batch:
+            return y.reshape(len(y), -1, 1)
         return y.T if self.columns and y.ndim == 2 else y
 
     def outputs(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -55,9 +58,10 @@ FORMS = {
     "flat": Form("flat", lambda x: x.reshape(len(x), -1)),
     "channels first": Form("channels first", lambda x: np.moveaxis(x, -1, 1)),
     "one": Form("one", lambda x: x, batch=False),
+    "one column": Form("one column", lambda x: x.reshape(len(x), -1, 1), columns=True, batch=False),
 }
 """Name -> how samples are handed over: batch first as to Keras, one in each column, batch first and flattened, with the
-channels in front of height and width, or one sample a call."""
+channels in front of height and width, one sample a call, or one sample a call as a column."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Bound:
     form: Form
     layers: tuple[Layer, ...]
     output: tuple[int, ...]
+    pick: int = 0  # which of the arrays that could be the outputs
 
     def run(self, weights: Weights, x: np.ndarray, y: np.ndarray) -> tuple[Trace, dict[str, str], tuple[str, ...]]:
         """The tensors by Keras's names and in Keras's layout; what each is called in the user's code; and what the
@@ -92,16 +97,24 @@ class Bound:
         return (
             Trace(tensors, {"runner": "subject", "layout": self.layout.name, "samples": self.form.name}),
             own,
-            (passed.changed),
+            self._not_its_own(passed.changed),
         )
 
+    def _not_its_own(self, changed: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+        """What the code must not write to: all but the moving averages and the like, which a forward pass updates."""
+        trained = {f"{layer.name}/{weight}" for layer in self.layers for weight in layer.weights}
+        own = {k for k in self.layout.places if not any(k in self.layout.holders(w) for w in trained)}
+        return tuple(f"{name} ({what})" for name, what in changed if name not in own)
+
     def samples(self, x: np.ndarray) -> np.ndarray:
-        return self.form.samples(x)
+        return np.asarray(guarded("samples", lambda: self.form.samples(x)))
 
     def labels(self, y: np.ndarray) -> np.ndarray:
         given = self.subject.labels
         if callable(given):
-            return np.asarray(given(y))
+            return np.asarray(guarded("labels", lambda: given(y)))
+        if given not in (None, "integers", "one-hot"):
+            raise UsageError(f"labels: expected integers, one-hot, or a function of y; received {given!r}")
         if given == "integers" and y.ndim > 1:
             return np.argmax(y, axis=-1)
         if given == "one-hot" and y.ndim == 1:
@@ -112,8 +125,8 @@ class Bound:
         arrays = self.layout.arrange(weights)
         size = int(np.prod(self.output))
         if self.form.batch:
-            return self.subject.run(arrays, self.samples(x), self.labels(y), len(x) * size)
-        return _mean([self.subject.run(arrays, one, label, size)
+            return self.subject.run(arrays, self.samples(x), self.labels(y), len(x) * size, pick=self.pick)
+        return _mean([self.subject.run(arrays, one, label, size, pick=self.pick)
                       for one, label in zip(self.samples(x), self.labels(y), strict=True)])  # fmt: skip
 
     def _gradients(self, passed: Pass) -> dict[str, tuple[str, np.ndarray]]:
@@ -141,6 +154,12 @@ class Bound:
 
     def _kept(self, passed: Pass, batch: int) -> dict[str, tuple[str, np.ndarray]]:
         """Intermediate tensors, by the names that the user gave or the usual ones, where the sizes fit."""
+        known = {place.tensor for place in trace.flow(self.layers, "")}
+        for theirs, name in self.subject.tensors.items():
+            if name not in known or (theirs not in passed.kept and passed.kept):
+                missing = f"Keras's network has no {name!r}" if name not in known else f"your code keeps no {theirs!r}"
+                there = known if name not in known else passed.kept
+                raise UsageError(f"tensors: {missing}; there are {', '.join(map(str, there))}")
         found: dict[str, tuple[str, np.ndarray]] = {}
         for theirs, array in passed.kept.items():
             name = self.subject.tensors.get(theirs) or _usual(theirs, self.layers)
@@ -197,13 +216,26 @@ def bind(
         for layout in _layouts(subject, weights, _images(layers, weights, reference))
         for form in _forms(subject, layout, x)
     ]
-    if len(hypotheses) == 1:
+    if len(hypotheses) == 1 and "forward" not in subject.functions:
         return hypotheses[0]
-    tried = [(_far(bound, weights, x, y, reference), bound) for bound in hypotheses]
+    tried: list[tuple[float | ParityError, Bound]] = []
+    for bound in hypotheses:
+        far, choices = _far(bound, weights, x, y, reference)
+        tried.append((far, bound))
+        hypotheses += [replace(bound, pick=pick) for pick in range(1, choices)] if bound.pick == 0 else []
     running = sorted(((far, bound) for far, bound in tried if isinstance(far, float)), key=lambda item: item[0])
     if not running:
-        raise next(error for error, _ in tried if isinstance(error, ParityError))
+        raise _none_runs([(error, bound) for error, bound in tried if isinstance(error, ParityError)])
     return _nearest(running)
+
+
+def _none_runs(tried: Sequence[tuple[ParityError, Bound]]) -> ParityError:
+    """The first error, and what else was tried."""
+    error, _ = tried[0]
+    if len(tried) == 1:
+        return error
+    ways = ", ".join(dict.fromkeys(f"layout {b.layout.name} with samples {b.form.name}" for _, b in tried))
+    return type(error)(f"{error}\n  no way of handing it over runs ({ways}); say which: layout='...', samples='...'")
 
 
 def _images(layers: Sequence[Layer], weights: Weights, reference: Trace) -> dict[str, tuple[int, ...]]:
@@ -232,10 +264,12 @@ def _layouts(subject: Subject, weights: Weights, images: Mapping[str, tuple[int,
             f"layout: expected one of {', '.join(layouts.CONVENTIONS)}, or a function; received {subject.layout!r}"
         )
     found = layouts.candidates(shapes, template, subject.layout, images)
+    left = subject.parameters.left_out
     if not found:
         raise UsageError(
             f"layout: your parameters, {_list(template)}, hold Keras's weights, {_list(shapes)}, in no way that is "
             "known; say how: layout=lambda w: {'W1': w['dense/kernel'].T, ...}"
+            + (f". Not taken for parameters: {', '.join(left)}; if they are, give params={{...}}" if left else "")
         )
     return found
 
@@ -258,31 +292,37 @@ def _forms(subject: Subject, layout: Layout, x: np.ndarray) -> list[Form]:
     ]
 
 
-def _far(bound: Bound, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace) -> float | ParityError:
+def _far(
+    bound: Bound, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace
+) -> tuple[float | ParityError, int]:
     """How far the outputs are from the reference's, relative; or the gradients, where there is no forward pass. The
-    error where the code does not run this way."""
+    error where the code does not run this way. And among how many arrays the outputs were chosen."""
     name = trace.output(bound.layers[-1].name)
+    choices = 1
     try:
         if "forward" in bound.subject.functions:
-            passed = _forward(bound, weights, x, y)
-            return _relative(bound.form.outputs(passed, np.shape(reference[name])), reference[name])
+            outputs, choices = _forward(bound, weights, x, y)
+            return _relative(bound.form.outputs(outputs, np.shape(reference[name])), reference[name]), choices
         found, _, _ = bound.run(weights, x, y)
         shared = [name for name in found.tensors if name in reference and name != trace.INPUT]
-        return float(np.mean([_relative(found[name], reference[name]) for name in shared]))
+        return float(np.mean([_relative(found[name], reference[name]) for name in shared])), choices
     except ParityError as error:
-        return error
+        return error, choices
 
 
-def _forward(bound: Bound, weights: Weights, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _forward(bound: Bound, weights: Weights, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, int]:
+    """The outputs, and how many arrays could be them."""
     arrays, size = bound.layout.arrange(weights), int(np.prod(bound.output))
     samples, labels = bound.samples(x), bound.labels(y)
     if bound.form.batch:
-        outputs = bound.subject.run(arrays, samples, labels, len(x) * size, forward_only=True).outputs
-        return np.asarray(outputs)
-    each: list[Any] = [
-        bound.subject.run(arrays, a, b, size, forward_only=True).outputs for a, b in zip(samples, labels, strict=True)
+        passed = bound.subject.run(arrays, samples, labels, len(x) * size, forward_only=True, pick=bound.pick)
+        return np.asarray(passed.outputs), passed.choices
+    each = [
+        bound.subject.run(arrays, a, b, size, forward_only=True, pick=bound.pick)
+        for a, b in zip(samples, labels, strict=True)
     ]
-    return np.stack(each)
+    outputs: list[Any] = [passed.outputs for passed in each]
+    return np.stack(outputs), each[0].choices
 
 
 def _relative(a: np.ndarray, b: np.ndarray) -> float:
@@ -302,6 +342,8 @@ def _nearest(running: Sequence[tuple[float, Bound]]) -> Bound:
         same = [bound for other, bound in running if other < ALIKE and bound.layout is best.layout]
         if len(same) == sum(other < ALIKE for other, _ in running):
             return best  # one layout; samples of one column or row are the same either way
+    if all(bound.layout is best.layout and bound.form == best.form for _, bound in running):
+        return best  # what differs is which array the outputs are: the nearest
     said = "; ".join(f"{b.layout.name}, samples {b.form.name}: outputs {far:.2g} away" for far, b in running)
     raise UsageError(
         f"layout: your parameters fit in {len(running)} ways, and no one of them is clearly what Keras computes: "

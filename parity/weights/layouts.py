@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from parity.errors import UsageError
+from parity.calling import guarded
+from parity.errors import SubjectError, UsageError
 from parity.trace import Weights
 
 __all__ = ["CONVENTIONS", "Arrays", "Layout", "candidates", "explicit"]
@@ -119,10 +120,20 @@ def _require_each_once(name: str, places: Arrays, positions: Weights, count: int
 
 def explicit(arrange: Arrange, shapes: Shapes, template: Shapes) -> Layout:
     """A layout that the user wrote as a function of Keras's weights; checked against the user's own arrays."""
+
+    def arranged(weights: Weights) -> Mapping[str, np.ndarray]:
+        made = guarded("layout", lambda: arrange(weights))
+        if not isinstance(made, Mapping):
+            raise UsageError(f"layout: expected a dict, your parameter -> array; received {type(made).__name__}")
+        return made
+
     try:
-        layout = Layout.of("explicit", arrange, shapes)
-    except KeyError as error:
-        raise UsageError(f"layout: no weight is called {error}; there are {', '.join(shapes)}") from error
+        layout = Layout.of("explicit", arranged, shapes)
+    except SubjectError as error:
+        if isinstance(error.__cause__, KeyError):
+            there = ", ".join(shapes)
+            raise UsageError(f"layout: no weight is called {error.__cause__}; there are {there}") from error
+        raise
     for key in {**template, **layout.places}:
         expected = template.get(key)
         received = layout.places[key].shape if key in layout.places else None
@@ -185,6 +196,8 @@ def _apart(kernel: Kernel) -> Fit:
                 array = _rows(weight, shape)  # only one layer of a network sees images, channels or indices
             if array is None and kernel in (_images, _channels_first):
                 array = _columns(weight, shape)
+            if array is None and weight.ndim == 2 and 1 in weight.shape:
+                array = _vector(weight, shape)  # one unit: its kernel may be a vector, too
             if array is None:
                 return None
             made.append(array)
@@ -319,7 +332,8 @@ def _apart_orders(keys: Sequence[str], sizes: Sequence[int]) -> Iterator[list[li
     by_number = [[k for k, n in zip(keys, numbers, strict=True) if n == number] for number in sorted(set(numbers))]
     if [len(group) for group in by_number] == list(sizes):
         yield [sorted(group, key=_kind) for group in by_number]
-        return
+        if () not in numbers:  # every name has a number, and the numbers deal them out
+            return
     dealt = iter(keys)
     yield [list(itertools.islice(dealt, size)) for size in sizes]
     if len(set(sizes)) == 1 and sizes[0] > 1:  # all kernels, then all biases

@@ -7,6 +7,7 @@ from scratchnet.layers.core import Activation, Dense, Flatten
 from scratchnet.layers.embedding import Embedding
 from scratchnet.layers.normalization import BatchNormalization, LayerNormalization
 from scratchnet.layers.pooling import MaxPooling2D
+from scratchnet.layers.recurrent import SimpleRNN
 from scratchnet.layers.regularization import Dropout
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "MaxPooling2D",
     "ReLU",
     "Saved",
+    "SimpleRNN",
     "Softmax",
 ]

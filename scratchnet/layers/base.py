@@ -75,12 +75,12 @@ class Layer(Entry):
     def forward(self, x: np.ndarray, training: bool = False) -> tuple[np.ndarray, Saved]:
         """The output y, and what `backward` needs."""
         z, terms, updates = self.transform(x, training)
-        y = self.activation.forward(z)
+        y = self.outer_activation.forward(z)
         return y, Saved(x, z, y, terms, updates)
 
     def backward(self, saved: Saved, dy: np.ndarray) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
         """(dx, {weight name: gradient}) for the upstream gradient dy."""
-        return self.transform_backward(saved, self.activation.backward(saved.z, saved.y, dy))
+        return self.transform_backward(saved, self.outer_activation.backward(saved.z, saved.y, dy))
 
     def ties(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Where an output is the largest of several inputs, and some of them are equal: (output, input), flat indices
@@ -95,6 +95,11 @@ class Layer(Entry):
     def keeps_tensor(self, training: bool) -> bool:
         """Whether the output *is* the input, so that a loss behind it still finds cached logits."""
         return False
+
+    @property
+    def outer_activation(self) -> activations.ActivationFunction:
+        """The activation behind the transform: linear for a layer that has its own inside, in a recurrence."""
+        return self.activation
 
     @property
     def trainable_weights(self) -> dict[str, np.ndarray]:

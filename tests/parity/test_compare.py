@@ -5,7 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.compare import GATE, GATE_OF_NETWORK, NEAR_A_KINK, Row, compare_local, compare_whole, judge, settled
+from parity.compare import (
+    GATE,
+    GATE_OF_NETWORK,
+    NEAR_A_KINK,
+    Row,
+    compare_local,
+    compare_whole,
+    judge,
+    missing,
+    settled,
+)
 from parity.errors import NothingConcluded
 from parity.trace import Place, Trace
 
@@ -201,6 +211,19 @@ def test_comparing_nothing_is_an_error_that_lists_both_sides() -> None:
         compare_local({}, {}, Trace(RIGHT), FLOW)
     with pytest.raises(NothingConcluded, match="nothing was compared"):
         compare_whole(Trace(RIGHT), Trace(RIGHT), [])
+
+
+def test_each_tensor_that_the_subject_does_not_have_is_as_wrong_as_can_be() -> None:
+    unknown = Trace({"input": np.zeros(2), **RIGHT, "dense/bias.gradient": np.zeros((3, 4))})
+    assert missing(unknown, unknown.tensors, FLOW) == []
+    assert missing(unknown, {**RIGHT, "dense/bias.gradient": None}, FLOW) == []  # nobody computes the input
+    here = [name for name in RIGHT if name != "dense/kernel.gradient"]
+    absent, other = missing(unknown, dict.fromkeys(here), FLOW)
+    assert (absent.tensor, absent.computed_by) == ("dense/kernel.gradient", "Dense dense backward")
+    assert (other.tensor, other.computed_by) == ("dense/bias.gradient", "nothing in scratchnet")
+    assert [(row.shape, row.outside, row.size) for row in (absent, other)] == [((2,), 2, 2), ((3, 4), 12, 12)]
+    for row in (absent, other):
+        assert (row.passed, row.budgets, row.note) == (False, INF, "the subject has no such tensor")
 
 
 def test_two_right_results_may_be_twice_the_bound_apart() -> None:

@@ -18,9 +18,9 @@ from parity.errors import NothingConcluded, UsageError
 from parity.fuzz import Case, Made
 from parity.runners import scratch
 from scratchnet import activations, optimizers, registry
-from scratchnet.layers import Conv2D, Dense
+from scratchnet.layers import Conv2D, Dense, SimpleRNN
 
-MANY = settings(max_examples=400, database=None, phases=(hypothesis.Phase.generate,))
+MANY = settings(max_examples=800, database=None, phases=(hypothesis.Phase.generate,))
 
 DENSE = Made("layer", "Dense", {"units": 2, "activation": "tanh"})
 SMALL = Case(
@@ -86,6 +86,18 @@ def test_scales_probes_dtypes_modes_and_switches_are_drawn(value: Any, many: lis
         return value in chosen or any(value is v for layer in case.layers for v in layer.arguments.values())
 
     assert any(map(has, many))
+
+
+def test_a_recurrence_is_short_and_its_weights_are_not_the_largest(many: list[Case]) -> None:
+    """Or it overflows."""
+    recurrent = [case for case in many if any(layer.name == "SimpleRNN" for layer in case.layers)]
+    assert recurrent
+    for case in recurrent:
+        assert case.weight_scale < max(fuzz.SCALES)
+        chain, shape = scratch.build(case.spec), (None, *case.input_shape)
+        for layer in chain.layers:
+            assert not isinstance(layer, SimpleRNN) or shape[1] <= fuzz.STEPS
+            shape = layer.compute_output_shape(shape)
 
 
 def test_what_is_drawn_runs_in_scratchnet_and_can_be_written_down(many: list[Case]) -> None:

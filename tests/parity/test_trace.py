@@ -99,6 +99,12 @@ def test_a_layer_has_pre_activations_where_an_activation_follows() -> None:
     assert (alone.name, alone.kind, alone.weights) == ("it", "Activation", ("w",))
 
 
+def test_a_recurrent_layer_has_its_activation_inside() -> None:
+    for kind in ("SimpleRNN", "LSTM"):
+        recurrent = Layer.from_config(entry(kind, activation="tanh", return_sequences=False), ("kernel",))
+        assert (recurrent.kind, recurrent.activation, recurrent.has_pre_activation) == (kind, None, False)
+
+
 def test_a_trace_is_looked_up_by_name() -> None:
     one = Trace({"loss": np.float32(2)}, {"runner": "scratch"})
     assert one["loss"] == 2

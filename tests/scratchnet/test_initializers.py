@@ -42,18 +42,23 @@ def assert_keras_values(ours, theirs, shape, dtype):
         allowed = np.finfo(dtype).eps * (NORMAL_ULPS * np.abs(expected - mean) + np.abs(expected))
         assert np.all(np.abs(drawn - expected) <= allowed)
     elif isinstance(ours, initializers.Orthogonal):
-        columns = expected.reshape(-1, shape[-1]).astype(np.float64)
-        q, wide = columns / ours.gain, columns.shape[0] < columns.shape[1]
-        n, tall = min(columns.shape), (q.T if wide else q)
-        drawn_normals = philox.normal(tall.shape, ours._drawn_seed, dtype).astype(np.float64)
-        # dQ <= (sqrt 2) condition(A) dA / |A| to first order (Sun 1991, Linear Algebra Appl. 149, in Frobenius norms).
-        # dA: of the normals, and of n reflections, each of which rounds every element some 4 times; a side.
-        moved = np.linalg.norm(drawn_normals) * np.finfo(dtype).eps * (NORMAL_ULPS + 2 * 4 * n)
-        allowed = ours.gain * np.sqrt(2) * moved / np.linalg.svd(drawn_normals, compute_uv=False)[-1]
-        assert np.linalg.norm(drawn - expected) <= allowed
-        assert np.linalg.norm(drawn) == pytest.approx(ours.gain * np.sqrt(n), rel=4 * n * np.finfo(dtype).eps)
+        assert np.linalg.norm(drawn - expected) <= np.linalg.norm(drawn) * apart_as_factors(ours, shape, dtype)
     else:
         assert np.array_equal(drawn, expected)
+
+
+def apart_as_factors(ours, shape, dtype):
+    """How far the Q of two QR factorizations of Keras's normals may be apart, relative to its norm, which is at least
+    that of one column.
+
+    To first order |dQ| <= sqrt 2 |dA| / (smallest singular value of A), in Frobenius norms (Sun 1995, Linear Algebra
+    and its Applications 215). dA: the rounding of the normals, and on each side, for each of n reflections, four
+    roundings of every element.
+    """
+    n = min(math.prod(shape[:-1]), shape[-1])
+    a = philox.normal((math.prod(shape) // n, n), ours._drawn_seed, dtype).astype(np.float64)
+    unit = float(np.finfo(dtype).eps)
+    return math.sqrt(2) * unit * (NORMAL_ULPS + 2 * 4 * n) * np.linalg.norm(a) / np.linalg.svd(a, compute_uv=False)[-1]
 
 
 def test_recorded_from_keras():
@@ -167,3 +172,11 @@ def test_values_are_keras_values_for_any_seed(keras, cls, seed):
     theirs = getattr(keras.initializers, cls.__name__)
     for dtype in DTYPES:
         assert_keras_values(cls(seed=seed), theirs(seed=seed), (64, 33), dtype)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (7, 3), (3, 7), (2, 3, 4)])
+def test_columns_or_rows_are_orthonormal(shape):
+    """Householder's reflections leave Q orthogonal to some n roundings (Higham, section 19.3)."""
+    matrix = initializers.Orthogonal(gain=0.5, seed=1)(shape, "float64").reshape(-1, shape[-1])
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    assert np.allclose(tall.T @ tall, 0.25 * np.eye(tall.shape[1]), rtol=0, atol=100 * np.finfo(float).eps)

@@ -265,6 +265,13 @@ def test_values_of_huber():
     assert np.array_equal(loss.backward(np.zeros((1, 4)), e), np.array([[0.25, -0.5, 0.5, -0.5]]) / 4)
 
 
+def test_the_absolute_error_has_two_sides_where_it_is_zero():
+    loss, y = losses.MeanAbsoluteError(), np.array([[1.0, 0.0, -2.0]])
+    assert loss.two_sided(y, np.array([[1.0, 0.5, -2.0]])).tolist() == [[True, False, True]]
+    assert loss.two_sided(np.array([1, 2]), np.array([[1.0], [1.0]])).tolist() == [[True], [False]]
+    assert losses.MeanSquaredError().two_sided(y, y) is None
+
+
 def test_the_clip_keeps_sure_predictions_finite_and_gives_them_no_gradient():
     """The logarithms of EPSILON and of 1 - EPSILON, at each end, for the right and for the wrong label."""
     low, high = -np.log(EPSILON), -np.log(1 - EPSILON)
@@ -308,6 +315,11 @@ def test_integer_labels_with_and_without_a_last_axis_of_one(y, rng):
     expected = -np.log(np.take_along_axis(p, bare[..., np.newaxis], axis=-1)[..., 0])
     assert np.allclose(SparseCategoricalCrossentropy().per_sample(bare, p), expected, rtol=1e-14)
     assert SparseCategoricalCrossentropy(reduction="sum").forward(labels, p) == pytest.approx(expected.sum(), rel=1e-14)
+
+
+def test_labels_of_another_shape_are_refused_with_the_one_that_they_must_have():
+    with pytest.raises(ValueError, match=r"must have the shape \(1, 2\); received \(2,\)"):
+        SparseCategoricalCrossentropy().forward(np.array([0, 1]), np.ones((1, 2, 5)))
 
 
 def test_labels_out_of_range_are_refused_in_images_too():

@@ -179,3 +179,21 @@ def test_the_cells_that_share_a_maximum(padding):
     assert not MaxPooling2D(3, strides=2, padding="same").two_sided(-np.arange(1.0, 17.0).reshape(x.shape)).any()
     image = np.array([[7.0, 7.0]]).reshape(1, 1, 2, 1)  # each window sticks out, and what is added shares nothing
     assert MaxPooling2D(3, strides=1, padding="same").two_sided(image).all()
+
+
+def test_ties_are_every_window_that_a_shared_maximum_wins():
+    x = np.array([[2.0, 7.0, 7.0, 1.0], [0.0, 3.0, 0.0, 9.0]]).reshape(1, 2, 4, 1)
+    window, cell = MaxPooling2D((1, 2), strides=1).ties(x)
+    assert (window.tolist(), cell.tolist()) == ([0, 1, 1, 2], [1, 1, 2, 2])  # 0 and 2 have one maximum each
+    window, cell = MaxPooling2D(2, padding="same").ties(np.full((1, 3, 3, 1), -1.0))
+    assert window.tolist() == [0, 0, 0, 0, 1, 1, 2, 2]  # what is added wins nothing, and the last window has one cell
+    assert cell.tolist() == [0, 1, 3, 4, 2, 5, 6, 7]
+    window, cell = MaxPooling2D((1, 2), strides=1, padding="same").ties(np.full((1, 1, 2, 1), -np.inf))
+    assert (window.tolist(), cell.tolist()) == ([0, 0, 1], [0, 1, 1])  # nor there, where it is as large
+
+
+def test_ties_of_each_sample_and_channel_are_its_own():
+    x = np.arange(16.0).reshape(2, 2, 2, 2)  # flat: sample, row, column, channel
+    x[1, 0, 0, 1] = x[1, 1, 1, 1]
+    window, cell = MaxPooling2D(2).ties(x)
+    assert (window.tolist(), cell.tolist()) == ([3, 3], [9, 15])

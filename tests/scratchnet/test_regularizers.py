@@ -45,6 +45,15 @@ def test_values():
     assert isinstance(regularizers.get("l2"), regularizers.L2)
 
 
+def test_a_penalty_has_two_sides_at_zero_where_it_has_a_part_of_l1():
+    w = np.array([[1.0, -0.0], [0.0, -2.0]])
+    at_zero = [[False, True], [True, False]]
+    assert regularizers.L1(0.5).two_sided(w).tolist() == at_zero
+    assert regularizers.L1L2(l1=0.5).two_sided(w).tolist() == at_zero
+    assert regularizers.L1L2(l2=0.5).two_sided(w) is None
+    assert regularizers.L2(0.5).two_sided(w) is None
+
+
 def test_defaults():
     assert regularizers.L1().l1 == regularizers.L2().l2 == 0.01
     assert (regularizers.L1L2().l1, regularizers.L1L2().l2) == (0.0, 0.0)

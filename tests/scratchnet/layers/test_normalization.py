@@ -86,6 +86,15 @@ def test_a_pass_changes_nothing_until_its_updates_are_stored():
     assert np.allclose(layer.weights["moving_mean"], 0.25 * x.mean(axis=0), rtol=1e-14)  # one sum of six terms
 
 
+def test_moving_averages_move_in_training_unless_the_layer_is_frozen():
+    moving, frozen = BatchNormalization(), BatchNormalization(trainable=False)
+    for layer in (moving, frozen):
+        layer.build((None, 3))
+    assert moving.moving_weights(training=True) == ("moving_mean", "moving_variance")
+    assert moving.moving_weights(training=False) == ()
+    assert frozen.moving_weights(training=True) == frozen.moving_weights(training=False) == ()
+
+
 def test_frozen_layers_and_inference_return_no_updates():
     for layer, training in ((BatchNormalization(trainable=False), True), (BatchNormalization(), False)):
         layer.build((None, 3))
