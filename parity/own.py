@@ -17,7 +17,7 @@ from parity import compare, conventions, facts, kinks, oracle, power, trace
 from parity.compare import Row
 from parity.conventions import Convention
 from parity.diagnose import Cause, Finding, residuals, transforms, whole
-from parity.diagnose.whole import Seen
+from parity.diagnose.whole import Explained, Seen
 from parity.errors import ParityError, UsageError
 from parity.mistakes import Mistake, catalogue, losses, regularizers
 from parity.report import Check
@@ -111,7 +111,8 @@ class _Case:
         sizes = {"batch": len(x), **_outputs(self.network)}
         seen = Seen(_compared(run.trace), reference.tensors, allowed, run.own, sizes)
         conventional = conventions.found(seen, _loss_operation(replay))
-        rows = [*_worst(self.places, seen, references, conventional), *_missing(self.places, seen, reference)]
+        rows = _worst(self.places, seen, references, conventional)
+        rows += [row for row in _missing(self.places, seen, reference) if not self.bound.gives_none(row.tensor)]
         return _Evidence(run, seen, conventional, rows, replay)
 
 
@@ -448,11 +449,14 @@ def _findings(
     causes.update({n: _not_finite(seen, n) for n in known if not _comparable(seen, n)})
     explicable = replace(seen, subject={n: a for n, a in known.items() if n not in causes})
     unexplained = [row.tensor for row in wrong if row.tensor not in causes]
-    found = _causes(explicable, replay, len(unexplained)) if replay is not None and unexplained else {}
+    explained = Explained({}, False)
+    if replay is not None and unexplained:
+        explained = _causes(explicable, replay, len(unexplained))
+    found = explained.causes
     if not found:  # no mistake explains the run; then each tensor by itself
         alone = {n: transforms.transformed(seen.wrong(n, seen.reference[n])) for n in unexplained}
         found = {n: cause for n, cause in alone.items() if cause is not None}
-    return [_finding(seen, row, {**causes, **found}.get(row.tensor)) for row in wrong]
+    return [_finding(seen, row, {**causes, **found}.get(row.tensor), explained.stopped) for row in wrong]
 
 
 MISSING = Cause(
@@ -482,23 +486,25 @@ def _not_finite(seen: Seen, tensor: str) -> Cause:
     return Cause("not-finite", text, "finite numbers", "nan or inf", 1.0)
 
 
-def _finding(seen: Seen, row: Row, cause: Cause | None) -> Finding:
+def _finding(seen: Seen, row: Row, cause: Cause | None, stopped: bool) -> Finding:
     tensor, residual = row.tensor, ""
     if cause is None:
         right = np.asarray(seen.reference[tensor])
         residual = residuals.described(tensor, seen.subject[tensor], right, seen.allowed[tensor], seen.sizes["batch"])
+        if stopped:
+            residual += f" (the search for two mistakes was stopped after {whole.SECONDS:g} s; try fewer samples)"
     name = seen.names.get(tensor)
     return Finding(f"{name} ({tensor})" if name else tensor, row.computed_by, row.budgets, cause, residual)
 
 
-def _causes(seen: Seen, replay: Callable[[Settle], None], wrong: int) -> dict[str, Cause]:
-    """Tensor -> the cause of its error. Where the logits do not lead to all of them, code that has only its outputs
-    may: it goes on from whatever they are."""
-    causes = whole.explain(seen, replay)
-    if len(causes) < wrong:
+def _causes(seen: Seen, replay: Callable[[Settle], None], wrong: int) -> Explained:
+    """The causes of the errors. Where the logits do not lead to all of them, code that has only its outputs may: it
+    goes on from whatever they are."""
+    explained = whole.explain(seen, replay)
+    if len(explained.causes) < wrong:
         others = whole.explain(seen, _by_outputs(replay))
-        return others if len(others) > len(causes) else causes
-    return causes
+        return others if len(others.causes) > len(explained.causes) else explained
+    return explained
 
 
 def _by_outputs(replay: Callable[[Settle], None]) -> Callable[[Settle], None]:

@@ -87,14 +87,24 @@ class Parameters:
     def write(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Change the elements of the user's own arrays, which their code may know by other names. `UsageError` for
         arrays that cannot hold them."""
-        for name, array in self.read().items():
-            if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-                kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        for name, path in self.paths.items():
+            array = _get(self.root, path)
+            if isinstance(array, float):
+                _set(_get(self.root, path[:-1]), path[-1], float(arrays[name]))
+                continue
+            if array.dtype.kind != "f":
                 raise UsageError(
-                    f"params: {name} is {kind}, and your functions are not handed their parameters, so they would have "
-                    "to be changed in place: make it a float64 array"
+                    f"params: {name} is {array.dtype}, and not all of your functions are handed their parameters, so "
+                    "they would have to be changed in place: make it a float64 array"
                 )
             array[...] = arrays[name]
+
+
+def _set(holder: Any, key: Any, value: float) -> None:
+    if isinstance(holder, dict | list):
+        holder[key] = value
+    else:
+        setattr(holder, key, value)
 
 
 def _name(path: Path) -> str:

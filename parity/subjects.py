@@ -45,7 +45,7 @@ def subject(
     loss: Callable[..., Any] | str | None = None,
     step: Callable[..., Any] | str | None = None,
     learning_rate: float | None = None,
-    gradients: Mapping[str, str] | None = None,
+    gradients: Mapping[str, str | None] | None = None,
     tensors: Mapping[str, str] | None = None,
     layout: str | Callable[..., Any] | None = None,
     samples: str | Callable[..., Any] | None = None,
@@ -63,7 +63,8 @@ def subject(
     step: in place of `backward`, a function that trains for one step, in place or by returning new parameters; the
     gradients are then what it moved, divided by `learning_rate`.
 
-    gradients: parameter -> name of its gradient, where that is not the usual one (dW1, grad_W1, W1). tensors: name in
+    gradients: parameter -> name of its gradient, where that is not the usual one (dW1, grad_W1, W1); None for one that
+    your code does not give, which then is not compared; otherwise a missing one is a finding. tensors: name in
     your cache or gradients -> Keras's tensor, such as "dense/pre_activation"; Z1, A1, dZ1, dA1 are known.
 
     layout: how your parameters hold Keras's weights: a name of `parity.weights.layouts.CONVENTIONS`, or a function of
@@ -199,7 +200,7 @@ class Subject:
     functions: Mapping[str, Callable[..., Any]]
     parameters: Parameters
     learning_rate: float | None
-    gradients: Mapping[str, str]
+    gradients: Mapping[str, str | None]
     tensors: Mapping[str, str]
     layout: Any
     samples: Any
@@ -420,7 +421,8 @@ class _Gradients:
     def of(self, result: Any) -> dict[str, np.ndarray]:
         value = self._without_loss(result)
         found = self._found(value)
-        missed = {p: name for p, name in self.subject.gradients.items() if self.own.get(p) != name}
+        wanted = {p: name for p, name in self.subject.gradients.items() if name is not None}
+        missed = {p: name for p, name in wanted.items() if self.own.get(p) != name}
         for parameter, name in missed.items():
             there = ", ".join(map(str, [*self.own.values(), *self.others])) or described(value)
             what = "backward gives no such" if parameter in self.shapes else "that is none of the parameters"

@@ -122,7 +122,7 @@ class Loss(Entry):
         if self.reduction == "sum":
             return weights, 1
         if self.reduction == "mean_with_sample_weight" and weights is not None:
-            return weights, np.sum(weights) or 1
+            return weights, np.sum(weights) or np.inf
         return weights, max(losses.size, 1)
 
 

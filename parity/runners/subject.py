@@ -100,6 +100,11 @@ class Bound:
             self._not_its_own(passed.changed),
         )
 
+    def gives_none(self, gradient: str) -> bool:
+        """Whether the user said that there is no such gradient: gradients={"W1": None}."""
+        held = [w for w in self.layout.shapes if trace.gradient(w) == gradient]
+        return any(self.subject.gradients.get(k, "") is None for w in held for k in self.layout.holders(w))
+
     def _not_its_own(self, changed: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
         """What the code must not write to: all but the moving averages and the like, which a forward pass updates."""
         trained = {f"{layer.name}/{weight}" for layer in self.layers for weight in layer.weights}
@@ -131,7 +136,8 @@ class Bound:
 
     def _gradients(self, passed: Pass) -> dict[str, tuple[str, np.ndarray]]:
         shapes = self.subject.parameters.shapes
-        fitting = {k: g for k, g in passed.gradients.items() if np.shape(g) == shapes[k]}
+        lone = [k for k, g in passed.gradients.items() if np.size(g) == 1 == int(np.prod(shapes[k]))]
+        fitting = {k: g for k, g in passed.gradients.items() if np.shape(g) == shapes[k] or k in lone}
         found: dict[str, tuple[str, np.ndarray]] = {}
         for weight, array in self.layout.restore(fitting).items():
             found[trace.gradient(weight)] = self._called(weight, passed.own), array

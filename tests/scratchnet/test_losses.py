@@ -362,6 +362,14 @@ def test_reductions_by_hand(reduction, divisor, weighted_divisor):
     assert loss.forward(y, p, None, np.zeros(2)) == 0
 
 
+def test_weights_that_cancel_leave_nothing():
+    """As in Keras, where a division by their sum of 0 gives 0."""
+    loss, y, p, weights = losses.MeanSquaredError("mean_with_sample_weight"), np.zeros((2, 1)), np.ones((2, 1)), [1, -1]
+    p[1] = 2.0
+    assert loss.forward(y, p, None, weights) == 0
+    assert not loss.backward(y, p, None, weights).any()
+
+
 def test_another_axis_is_refused():
     with pytest.raises(ValueError, match=r"binary_crossentropy: only axis=-1 is supported; received axis=1"):
         losses.BinaryCrossentropy(axis=1)

@@ -173,3 +173,23 @@ def test_a_number_of_units_is_a_positive_integer(units):
 def test_the_shape_of_the_output():
     assert SimpleRNN(5).compute_output_shape((None, None, 3)) == (None, 5)
     assert SimpleRNN(5, return_sequences=True).compute_output_shape((None, 4, 3)) == (None, 4, 5)
+
+
+def test_the_axes_and_penalties_of_its_weights():
+    layer = SimpleRNN(4, kernel_regularizer="l1", recurrent_regularizer="l2", bias_regularizer="l1_l2")
+    layer.build((None, 5, 3))
+    assert layer.axes == {"kernel": ("in", "out"), "recurrent_kernel": ("state", "out"), "bias": ("out",)}
+    kinds = {name: layer.regularizer_of(name).registered_name for name in layer.weights}
+    assert kinds == {"kernel": "L1", "recurrent_kernel": "L2", "bias": "L1L2"}
+
+
+def test_shapes_with_and_without_a_batch_size():
+    assert SimpleRNN(4).compute_output_shape((None, 5, 3)) == (None, 4)
+    assert SimpleRNN(4).compute_output_shape((6, 5, 3)) == (6, 4)
+    assert SimpleRNN(4, return_sequences=True).compute_output_shape((6, 5, 3)) == (6, 5, 4)
+
+
+def test_one_unit_is_enough_and_none_is_not():
+    assert SimpleRNN(1).units == 1
+    with pytest.raises(ValueError, match="units"):
+        SimpleRNN(0)
