@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Adam", "Arrays", "Path", "RMSprop", "Rule", "rule_for", "run"]
+__all__ = ["Adam", "Arrays", "Path", "RMSprop", "Rule", "restarted", "rule_for", "run"]
 
 Arrays = list[np.ndarray]
 """One array for each tensor."""
@@ -245,11 +245,13 @@ def rule_for(name: str, config: Mapping[str, Any], decays: Sequence[bool]) -> Ru
 
 
 def run(rule: Rule, weights: Arrays, gradients: Sequence[Arrays], rates: Sequence[float]) -> Path:
-    """The weights after each step. Nothing that is given is changed."""
+    """The weights after each step. Nothing that is given is changed. Weights that are not finite begin again."""
     path: Path = []
+    start = weights
     states: list[State] | None = None
     with np.errstate(all="ignore"):
         for t in range(1, len(rates) + 1):
+            weights = restarted(path[-1], start) if path else start
             lr = rule.rate(t, rates)
             clipped = rule.clip(rule.given(t, gradients)) if rule.bound else rule.given(t, gradients)
             states = rule.states(states, weights)
@@ -262,3 +264,12 @@ def run(rule: Rule, weights: Arrays, gradients: Sequence[Arrays], rates: Sequenc
             weights = [rule.apply(w, change, lr, index) for index, (w, change) in enumerate(finished)]
             path.append(weights)
     return path
+
+
+def restarted(weights: Arrays, start: Arrays) -> Arrays:
+    """The weights, with those of the start where they are not finite.
+
+    What is added to nan stays nan, so that all later steps would be lost: any two rules that begin with nan agree.
+    """
+    finite = (np.isfinite(w) for w in weights)
+    return [w if f.all() else np.where(f, w, s) for w, s, f in zip(weights, start, finite, strict=True)]

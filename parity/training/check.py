@@ -141,8 +141,10 @@ def _runnable(
     rates: Sequence[float],
     seed: int,
 ) -> Trial:
-    """The first form with which the code can make a step. SubjectError where there is none."""
-    refusals = []
+    """The first form with which the code makes a step, one that moves the weights if there is such a form: NumPy takes
+    a list of arrays of one shape for one array, and does not change it in place. SubjectError where none can be run."""
+    refusals: dict[Form, str] = {}
+    still: Trial | None = None
     for form in forms:
         start = design.weights(form.shapes, seed) if weights is None else _unpacked(form, weights)
         made = (
@@ -151,17 +153,37 @@ def _runnable(
             else [_unpacked(form, each) for each in gradients]
         )
         try:
-            subject.run(form, start, made[:1], rates[:1])
+            first = subject.run(form, start, made[:1], rates[:1])[0]
         except Failed as failed:
-            refusals.append(f"with {form.said} of shapes {form.shapes}: {failed}")
-            subject.notes.clear()
+            refusals[form] = str(failed)
             continue
-        if form.shapes == design.EQUAL:
-            different = next(each for each in refusals if f"{form.said} of" in each)
-            subject.notes[f"your code runs only where all tensors have one shape; {different}"] = None
-        return Trial(form, start, made)
-    raise SubjectError(
-        "update: your code cannot make a step\n  "
-        + "\n  ".join(refusals)
-        + "\n  if it needs other weights, give some in its own form: weights={'W1': ..., 'b1': ...}"
-    )
+        finally:
+            subject.notes.clear()
+        trial = Trial(form, start, made)
+        if not all(map(np.array_equal, first, start)):
+            return _noted(trial, subject, refusals)
+        still = still or trial
+    if still is None:
+        raise SubjectError(_refused(refusals))
+    return _noted(still, subject, refusals)
+
+
+def _noted(trial: Trial, subject: Subject, refusals: Mapping[Form, str]) -> Trial:
+    """The trial, with a note where the code was given tensors of one shape because it cannot run with others."""
+    different = [
+        text for form, text in refusals.items() if form.kind == trial.form.kind and form.shapes == design.SHAPES
+    ]
+    if trial.form.shapes == design.EQUAL and different:
+        said = f"with {trial.form.said} of shapes {design.SHAPES}: {different[0]}"
+        subject.notes[f"your code runs only where all tensors have one shape; {said}"] = None
+    return trial
+
+
+def _refused(refusals: Mapping[Form, str]) -> str:
+    """Why no form can be run: once, where it is the same for all."""
+    if len(set(refusals.values())) == 1:
+        reasons = list(refusals.values())[:1]
+    else:
+        reasons = [f"with {form.said} of shapes {form.shapes}: {text}" for form, text in refusals.items()]
+    hint = "if it needs other weights, give some in its own form: weights={'W1': ..., 'b1': ...}"
+    return "\n  ".join(["update: your code cannot make a step", *reasons, hint])

@@ -12,7 +12,7 @@ from parity.errors import SubjectError
 from parity.mistakes.update_rules import Arrays, Path, Rule, rule_for, run
 from parity.report.training import Cause, Finding, TrainingReport
 from parity.runners import tensorflow
-from parity.training.diagnose import Explanation, Task, allowed, apart, blind, explain
+from parity.training.diagnose import Explanation, Task, alike, allowed, apart, blind, explain
 from parity.training.keras import Reference
 from parity.training.subject import Failed, Form, Subject
 
@@ -106,6 +106,8 @@ class Comparison:
                 if first_t == 1:
                     raise SubjectError(f"update: your code fails at {failed}") from failed
                 break
+            if first_t == 0 and not all(np.any(np.isfinite(w)) for w in path[0]):
+                break  # nothing but the division by 1 - b^0: the code counts from 1
             runs.append(_Run(path, first_t, self._first_wrong(path), {}))
             if not runs[-1].first_wrong:
                 return runs[-1]
@@ -133,7 +135,22 @@ class Comparison:
 
     def _task(self, path: Path) -> Task:
         assert self.rule is not None
-        return Task(self.rule, self.trial.weights, self.trial.gradients, self.rates, path, self.right)
+        return Task(
+            self.rule,
+            self.trial.weights,
+            self.trial.gradients,
+            self.rates,
+            path,
+            self.right,
+            self.subject.takes_rate,
+            self._other_rate(),
+        )
+
+    def _other_rate(self) -> float | None:
+        """The learning rate that the object has, where it is not the optimizer's."""
+        own = self.subject.own_rate
+        same = own is None or math.isclose(own, self.rates[0], rel_tol=2.0**-23)  # but for rounding to float32
+        return None if same else own
 
     def _explained(self, found: _Run) -> dict[int, Sequence[Explanation]]:
         """For each wrong tensor what explains it: what explains all tensors, or else this one."""
@@ -212,7 +229,9 @@ class Comparison:
         if not np.all(np.isfinite(mine)):
             t = int(np.argmin(np.all(np.isfinite(mine.reshape(len(mine), -1)), axis=1)))
             bad = np.count_nonzero(~np.isfinite(mine[t]))
-            return f"{self.form.names[index]} is not finite from step {t + 1} on, in {bad} of {start.size} elements"
+            hints = alike(self._task(found.path), range(len(self.form.names))) if self.rule is not None else []
+            said = f"{self.form.names[index]} is not finite from step {t + 1} on, in {bad} of {start.size} elements"
+            return said + (f", as where {' or '.join(one.text for one in hints)}" if hints else "")
         dtype = "float16" if "float16" in self.subject.dtypes else "float32"
         bounds = [row[index] for row in allowed(self.right, self.trial.weights, self.decay, UNITS[dtype])]
         if all(apart(a, b) <= bound for a, b, bound in zip(mine, right, bounds, strict=True)):
@@ -229,8 +248,7 @@ class Comparison:
         notes = list(self.subject.notes)
         if found.first_t == 0:
             notes.append("your code counts steps from 0: it was called with t = 0 at the first one")
-        own = self.subject.own_rate
-        if own is not None and not math.isclose(own, self.rates[0], rel_tol=2.0**-23):  # but for rounding to float32
+        if (own := self._other_rate()) is not None:
             notes.append(f"the learning rate of your object is {own:g}, the optimizer's is {self.rates[0]:g}")
         if self.form.kind == "array":
             notes.append("your code takes one array: what shows only with several tensors was not compared")

@@ -1,25 +1,26 @@
 """Which wrong rule makes exactly these weights? Hypotheses are run over all steps and compared with the whole path.
 
-First one change of the rule: a mistake, a wrong constant, or a convention that is not Keras's; then a convention beside
-it; then what only a fit can find, a factor on the change or an unasked weight decay, alone and beside a mistake; then
-two mistakes. All that fit equally well at the first of these that fits at all are named.
+First the learning rate, where the code is known to have another one; then one change of the rule: a mistake, a wrong
+constant, or a convention that is not Keras's; then a convention beside it; then what only a fit can find, a factor on
+the change or an unasked weight decay, alone and beside a mistake; then two mistakes. All that fit equally well at the
+first of these that fits at all are named.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from parity.compare import GATE
 from parity.mistakes.training import ANY, VALUES, WrongRule, made, rules_for
-from parity.mistakes.update_rules import Arrays, Path, Rule, run
+from parity.mistakes.update_rules import Arrays, Path, Rule, restarted, run
 
-__all__ = ["UNIT", "Explanation", "Task", "allowed", "apart", "blind", "explain"]
+__all__ = ["UNIT", "Explanation", "Task", "alike", "allowed", "apart", "blind", "explain"]
 
 UNIT = 2.0**-53
 ROUNDINGS = 8
@@ -38,12 +39,11 @@ def allowed(path: Path, start: Arrays, decay: float, unit: float = UNIT) -> list
     """
     relative = max(GATE, OPERATIONS * unit / (1 - decay)) if decay < 1 else GATE
     moved, rows = [0.0] * len(start), []
-    before = start
-    for t, now in enumerate(path, 1):
+    befores = [start, *(restarted(now, start) for now in path[:-1])]
+    for t, (before, now) in enumerate(zip(befores, path, strict=True), 1):
         with np.errstate(invalid="ignore"):
             moved = [m + _largest(b - a) for m, a, b in zip(moved, before, now, strict=True)]
         rows.append([relative * m + ROUNDINGS * unit * t * _largest(w) for m, w in zip(moved, now, strict=True)])
-        before = now
     return rows
 
 
@@ -64,7 +64,11 @@ Changes = tuple[WrongRule, ...]
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be explained: the code's path from these weights with these gradients and rates, and the right one."""
+    """What is to be explained: the code's path from these weights with these gradients and rates, and the right one.
+
+    takes_rate: whether the code is given the learning rate, or has one that can be read; own_rate: the one that it has,
+    None where it is the optimizer's.
+    """
 
     rule: Rule
     start: Arrays
@@ -72,6 +76,8 @@ class Task:
     rates: Sequence[float]
     subject: Path
     right: Path
+    takes_rate: bool = True
+    own_rate: float | None = None
 
     @property
     def decay(self) -> float:
@@ -92,6 +98,12 @@ class Task:
             apart(x[i], y[i]) <= row[i] for x, y, row in reversed(list(zip(a, b, rows, strict=True))) for i in tensors
         )
 
+    def shows(self, path: Path, tensors: Sequence[int]) -> bool:
+        """Whether numbers of this path are wrong: two that are not finite explain nothing about each other."""
+        pairs = zip(path, self.right, strict=True)
+        numbers = [[np.where(np.isfinite(a), a, b) for a, b in zip(x, y, strict=True)] for x, y in pairs]
+        return not self.same(numbers, self.right, tensors)
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -111,14 +123,28 @@ class Explanation:
 def explain(task: Task, tensors: Sequence[int], pairs: bool = True) -> list[Explanation]:
     """Everything at the first level of search that explains these tensors; empty where nothing does. pairs: whether two
     mistakes are looked for."""
+    if not task.shows(task.subject, tensors):
+        return []
+    if task.own_rate is None or not task.rates[0]:
+        return _search(task, tensors, pairs)
+    factor = task.own_rate / task.rates[0]
+    found = _search(replace(task, rates=[factor * rate for rate in task.rates]), tensors, pairs)
+    rate = _rate(task.own_rate, task.rates[0])
+    return [Explanation((*each.changes, rate)) for each in found] or _search(task, tensors, pairs=False)
+
+
+def _search(task: Task, tensors: Sequence[int], pairs: bool) -> list[Explanation]:
     known = rules_for(task.rule)
     mistakes = [(one,) for one in known if not one.convention]
     conventions = [(one,) for one in known if one.convention]
     two = [a + b for a, b in itertools.combinations(conventions, 2)]
     none: list[Changes] = [()]
-    levels: list[Iterator[Changes]] = [
-        iter([*conventions, *mistakes]),
-        iter(two),
+    # Of code with a learning rate that nobody sees, another one is as likely as what multiplies it by accident.
+    factor = [] if task.takes_rate else [(one,) for one in _fitted_factor(task, (), tensors)]
+    levels: list[Iterable[Changes]] = [
+        none,
+        [*factor, *conventions, *mistakes],
+        two,
         _both(conventions, mistakes),
         _both(two, mistakes),
         *(_with_fit(task, some, tensors) for some in (none, conventions, two)),
@@ -127,7 +153,7 @@ def explain(task: Task, tensors: Sequence[int], pairs: bool = True) -> list[Expl
     ]
     if pairs:
         combined = [a + b for a, b in itertools.combinations(mistakes, 2)]
-        levels += [iter(combined), _both(conventions, combined)]
+        levels += [combined, _both(conventions, combined)]
     for level in levels:
         found = [Explanation(changes) for changes in level if _explains(task, changes, tensors)]
         if found:
@@ -148,13 +174,29 @@ def _explains(task: Task, changes: Sequence[WrongRule], tensors: Sequence[int]) 
     if first is None or not task.fits(first, tensors):
         return False
     path = task.predicted(changes)
-    return path is not None and task.fits(path, tensors) and not task.same(path, task.right, tensors)
+    return path is not None and task.fits(path, tensors) and task.shows(path, tensors)
+
+
+def alike(task: Task, tensors: Sequence[int]) -> list[WrongRule]:
+    """The mistakes that stop being finite where this code does, and are the right rule up to there. They are hints, no
+    explanations: what else is not finite there looks the same."""
+    if not all(any(np.any(np.isfinite(now[i])) for now in task.subject) for i in tensors):
+        return []
+    paths = ((one, task.predicted([one])) for one in rules_for(task.rule))
+    return [one for one, path in paths if path is not None and task.fits(path, tensors)]
 
 
 def blind(task: Task, tensors: Sequence[int]) -> list[WrongRule]:
     """The mistakes that these gradients and rates cannot show."""
-    paths = ((one, task.predicted([one])) for one in rules_for(task.rule))
-    return [one for one, path in paths if path is not None and task.same(path, task.right, tensors)]
+    return [one for one in rules_for(task.rule) if _unseen(task, one, tensors)]
+
+
+def _unseen(task: Task, one: WrongRule, tensors: Sequence[int]) -> bool:
+    for steps in (1, len(task.rates)):  # most are seen at the first
+        path = task.predicted([one], steps)
+        if path is None or not task.same(path, task.right[:steps], tensors):
+            return False
+    return True
 
 
 # -- what a fit finds --------------------------------------------------------------------------------------------------
@@ -162,22 +204,49 @@ def blind(task: Task, tensors: Sequence[int]) -> list[WrongRule]:
 
 def _fitted(task: Task, beside: Sequence[WrongRule], tensors: Sequence[int]) -> Iterator[WrongRule]:
     """A factor on the change, and a weight decay that nobody asked for, as the first step has them."""
-    path = task.predicted(beside, steps=1)
-    if path is None:
-        return
-    right = np.concatenate([(path[0][i] - task.start[i]).ravel() for i in tensors])
-    mine = np.concatenate([(task.subject[0][i] - task.start[i]).ravel() for i in tensors])
-    weights = np.concatenate([task.start[i].ravel() for i in tensors])
-    if not (np.all(np.isfinite(mine)) and np.all(np.isfinite(right))):
-        return
-    factor = float(mine @ right / (right @ right)) if np.any(right) else 0.0
-    if factor > 0 and not math.isclose(factor, 1, rel_tol=GATE):  # other signs are mistakes of their own
-        yield _factor(factor)
+    yield from _fitted_factor(task, beside, tensors)
     lr = task.rates[0]
-    if lr and np.any(weights) and not task.rule.weight_decay:
+    weights = np.concatenate([task.start[i].ravel() for i in tensors])
+    if (changes := _changes(task, beside, tensors)) and lr and np.any(weights) and not task.rule.weight_decay:
+        mine, right = changes
         fitted = float((right - mine) @ weights / (weights @ weights) / lr)
         yield _decay(fitted)
         yield from (_penalty(decay) for decay in (fitted, *VALUES["weight_decay"]))
+
+
+def _fitted_factor(task: Task, beside: Sequence[WrongRule], tensors: Sequence[int]) -> Iterator[WrongRule]:
+    """A factor on the change, where there is one; other signs are mistakes of their own."""
+    if changes := _changes(task, beside, tensors):
+        mine, right = changes
+        factor = float(mine @ right / (right @ right)) if np.any(right) else 0.0
+        if factor > 0 and not math.isclose(factor, 1, rel_tol=GATE):
+            yield _factor(factor)
+
+
+def _changes(task: Task, beside: Sequence[WrongRule], tensors: Sequence[int]) -> tuple[np.ndarray, np.ndarray] | None:
+    """How far the first step goes, the code's and that of the rule with these changes; None where it is not finite."""
+    path = task.predicted(beside, steps=1)
+    if path is None:
+        return None
+    mine, right = (
+        np.concatenate([(now[i] - task.start[i]).ravel() for i in tensors]) for now in (task.subject[0], path[0])
+    )
+    return (mine, right) if np.all(np.isfinite(mine)) and np.all(np.isfinite(right)) else None
+
+
+def _rate(own: float, keras: float) -> WrongRule:
+    def change(rule: Any) -> None:
+        right = rule.rate
+        rule.rate = lambda t, rates: right(t, [own / keras * rate for rate in rates])
+
+    return WrongRule(
+        "update-learning-rate-value",
+        ANY,
+        f"the learning rate is {own:g}, Keras's is {keras:g}",
+        f"lr = {keras:g}",
+        f"lr = {own:g}",
+        change,
+    )
 
 
 def _factor(factor: float) -> WrongRule:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import reprlib
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from parity.errors import UsageError
-from parity.mistakes.update_rules import Arrays, Path
+from parity.mistakes.update_rules import Arrays, Path, restarted
 from parity.training.kept import kept
 
 __all__ = ["Failed", "Form", "Subject"]
@@ -178,7 +179,10 @@ class Subject:
     def run(
         self, form: Form, weights: Arrays, gradients: Sequence[Arrays], rates: Sequence[float], first_t: int = 1
     ) -> Path:
-        """The weights after each step; `Failed` where a step cannot be made. What the code keeps is put back."""
+        """The weights after each step; `Failed` where a step cannot be made. What the code keeps is put back.
+
+        A weight that is not finite any more has its start value again before the next step.
+        """
         with kept(self.function, self.owner), np.errstate(all="ignore"):  # nan and infinities are seen in the weights
             return list(_Run(self, form, weights, first_t).steps(gradients, rates))
 
@@ -187,8 +191,9 @@ class _Run:
     """One run over all steps: the arguments that go from step to step."""
 
     def __init__(self, subject: Subject, form: Form, weights: Arrays, first_t: int):
-        self.subject, self.form, self.first_t = subject, form, first_t
+        self.subject, self.form, self.start, self.first_t = subject, form, weights, first_t
         self.weights: Any = form.pack(weights)
+        self.in_place = False  # whether a step so far changed the arrays in place: one without gradients does not
         self.values: dict[str, Any] = {}
         for p in subject.parameters:
             if p.role == "state" and not p.optional:
@@ -206,9 +211,20 @@ class _Run:
                 setattr(self.subject.owner, attribute, own * (lr / rates[0]))
             rate = lr
             try:
-                yield self._step(index, given, lr)
+                made = self._step(index, given, lr)
             except Failed as failed:
                 raise Failed(f"step {index + 1}: {failed}") from failed.__cause__
+            yield made
+            self._restart(made)
+
+    def _restart(self, made: Arrays) -> None:
+        again = restarted(made, self.start)
+        if all(a is b for a, b in zip(again, made, strict=True)):
+            return
+        if self.form.kind == "dict":  # it may have more in it
+            self.weights = {**self.weights, **dict(zip(self.form.keys, again, strict=True))}
+        else:
+            self.weights = self.form.pack(again)
 
     def _step(self, index: int, given: Arrays, lr: float) -> Arrays:
         handed = self.form.pack(given, gradients=True)
@@ -222,6 +238,7 @@ class _Run:
             self.subject.notes["your code changes the gradients that it is given, in place"] = None
         now = self.form.unpack(self.weights) or []
         in_place = any(not np.array_equal(a, b) for a, b in zip(now, before, strict=False))
+        self.in_place |= in_place
         self._take(result, in_place)
         return self._read()
 
@@ -258,17 +275,25 @@ class _Run:
         return False, None
 
     def _take(self, result: Any, in_place: bool) -> None:
-        """New weights, and new state, out of what came back; nothing has to where the arrays were changed."""
+        """New weights, and new state, out of what came back; nothing has to where the arrays were changed, and what
+        else comes back then (the object itself, a loss) is not looked at."""
         if result is None:
             return
         states = [p.name for p in self.subject.parameters if p.role in ("state", "open_state")]
         if any(result is self.values.get(name) for name in states) or (in_place and states and self._is_state(result)):
             self._take_state((result,))
+        elif in_place and states and isinstance(result, tuple) and result and self._is_state(result[0]):
+            self._take_state(result)
         elif self.form.unpack(result) is not None:
             self.weights = result
         elif isinstance(result, tuple) and result and self.form.unpack(result[0]) is not None:
             self.weights = result[0]
             self._take_state(result[1:])
+        elif not self.in_place and result is not self.subject.owner:
+            raise Failed(
+                f"it returned {_described(result)}; expected the new weights in the form in which they came, alone or "
+                "first in a tuple, or nothing where the arrays are changed in place"
+            )
 
     def _is_state(self, result: Any) -> bool:
         """Whether something in the form of the weights is not the weights, which were changed in place."""
@@ -301,6 +326,18 @@ class _Run:
                 note = f"{name} comes back as {np.asarray(array).dtype}, and went in as float64"
                 self.subject.notes[note] = None
         return [np.array(array, np.float64) for array in found]
+
+
+def _described(value: Any) -> str:
+    """What something is, in a few words."""
+    if _is_array(value):
+        return f"an array of shape {np.shape(value)}"
+    if isinstance(value, Mapping):
+        return f"a dictionary with the keys {reprlib.repr(list(value))}"
+    if isinstance(value, list | tuple):
+        first = f", the first of them {_described(value[0])}" if value else ""
+        return f"a {type(value).__name__} of {len(value)}{first}"
+    return f"{reprlib.repr(value)}, a {type(value).__name__}"
 
 
 def _is_count(value: Any) -> bool:
