@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from parity.errors import FileError, ParityError, UsageError
+from parity.errors import FileError, ParityError, SubjectError, UsageError
 
 if TYPE_CHECKING:
     from parity.report import Report
@@ -53,8 +53,9 @@ def _status(arguments: Sequence[str] | None) -> int:
     except ParityError as error:
         from parity.report.text import printable
 
-        shown = "\n".join(printable(line) for line in str(error).splitlines())
-        print(f"parity: {shown}", file=sys.stderr)
+        # Lines are those of a message about somebody's code; in a name from a file, a newline is not printable.
+        lines = str(error).splitlines() if isinstance(error, SubjectError) else [str(error)]
+        print("parity: " + "\n".join(printable(line) for line in lines), file=sys.stderr)
         return error.exit_status
     except click.Abort:  # what click makes of Ctrl-C
         print("parity: interrupted", file=sys.stderr)

@@ -508,7 +508,7 @@ def test_a_wrong_network_of_ones_own_fails_with_its_cause(own):
         ("broken.py:right", 1, "raised SyntaxError"),
         ("my_net.py:absent", 2, "has no 'absent'; its functions: slope, forward, backward, right, wrong"),
         ("my_net.py:something", 2, "expected what parity.subject(...) returns; received int"),
-        ("my_net.py:one_argument", 2, "one_argument: nothing is known for its parameter 'x'"),
+        ("my_net.py:one_argument", 2, "one_argument: it must not have parameters without a default; it has 'x'"),
         ("my_net.py", 2, "expected FILE.py:FUNCTION"),
         ("absent.py:right", 4, "there is no file"),
     ],

@@ -131,7 +131,7 @@ def test_the_weights_of_the_file_are_the_ones_that_run(model: Any, tmp_path: Pat
         kernel[1, 2] += change
         model.set_weights([kernel, *rest])
         model.save(path)
-        report = parity.check(path, X, Y, **SMALL)
+        report = parity.check(path, x=X, y=Y, **SMALL)
         assert report.passed
         [loss] = [row for row in report.rows if row.tensor == "loss"]
         assert loss.reference == pytest.approx(model.evaluate(X, Y, verbose=0), rel=1e-5)  # evaluate is in float32
@@ -144,7 +144,7 @@ def test_a_saved_loss_object_runs_with_its_arguments(keras: ModuleType, model: A
     loss = keras.losses.BinaryCrossentropy(label_smoothing=0.3)
     compiled(model, loss).save(tmp_path / "mine.keras")
     for one in (model, tmp_path / "mine.keras"):
-        report = parity.check(one, X, Y, **SMALL)
+        report = parity.check(one, x=X, y=Y, **SMALL)
         assert report.passed
         [row] = [row for row in report.rows if row.tensor == "loss"]
         assert row.reference == pytest.approx(model.evaluate(X, Y, verbose=0), rel=1e-5)
@@ -173,7 +173,7 @@ def test_a_live_model_brings_copies_of_its_weights(model: Any) -> None:
         array += 1
     for array, theirs in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(array, theirs)
-    report = parity.check(model, X, Y, dtype="both", modes=("eager",))
+    report = parity.check(model, x=X, y=Y, dtype="both", modes=("eager",))
     assert report.passed
     assert [check.dtype for check in report.checks] == ["float32", "float64"]
     np.testing.assert_allclose(
@@ -190,7 +190,7 @@ def test_a_live_model_in_float64(keras: ModuleType) -> None:
     finally:
         keras.config.set_dtype_policy(policy)
     assert resolved(model).weights["dense/kernel"].dtype == np.float64
-    report = parity.check(model, X, Y, modes=("eager",))
+    report = parity.check(model, x=X, y=Y, modes=("eager",))
     assert report.passed
     assert [check.dtype for check in report.checks] == ["float32", "float64"]
 
@@ -198,14 +198,14 @@ def test_a_live_model_in_float64(keras: ModuleType) -> None:
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("name", ["mse", "mean_squared_error", "MSE", "mae", "huber", "bce"])
 def test_a_live_model_with_any_of_the_names_of_a_loss(model: Any, name: str) -> None:
-    assert parity.check(compiled(model, name), X, Y, **SMALL).passed
-    assert parity.check(model, X, Y, loss=name, **SMALL).passed
+    assert parity.check(compiled(model, name), x=X, y=Y, **SMALL).passed
+    assert parity.check(model, x=X, y=Y, loss=name, **SMALL).passed
 
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("name", ["MeanSquaredError", "BinaryCrossentropy", "Huber"])
 def test_a_live_model_with_a_loss_object(keras: ModuleType, model: Any, name: str) -> None:
-    assert parity.check(compiled(model, getattr(keras.losses, name)()), X, Y, **SMALL).passed
+    assert parity.check(compiled(model, getattr(keras.losses, name)()), x=X, y=Y, **SMALL).passed
 
 
 @pytest.mark.tensorflow
@@ -220,21 +220,21 @@ def test_the_delta_of_huber_is_not_lost_though_its_config_has_none(keras: Module
 
 @pytest.mark.tensorflow
 def test_a_live_model_with_a_loss_function(keras: ModuleType, model: Any) -> None:
-    assert parity.check(compiled(model, keras.losses.mean_squared_error), X, Y, **SMALL).passed
+    assert parity.check(compiled(model, keras.losses.mean_squared_error), x=X, y=Y, **SMALL).passed
 
 
 @pytest.mark.tensorflow
 def test_an_uncompiled_model_says_how_to_give_a_loss(keras: ModuleType) -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)], name="bare")
     with pytest.raises(UsageError, match=r"bare: the model has no loss.*--loss"):
-        parity.check(model, X, Y, **SMALL)
-    assert parity.check(model, X, Y, loss="mse", **SMALL).passed
+        parity.check(model, x=X, y=Y, **SMALL)
+    assert parity.check(model, x=X, y=Y, loss="mse", **SMALL).passed
 
 
 @pytest.mark.tensorflow
 def test_a_model_without_weights_says_what_to_add(keras: ModuleType) -> None:
     with pytest.raises(UsageError, match=r"unbuilt: the model has no weights yet.*keras\.Input"):
-        parity.check(compiled(keras.Sequential([keras.layers.Dense(3)], name="unbuilt"), "mse"), X, Y)
+        parity.check(compiled(keras.Sequential([keras.layers.Dense(3)], name="unbuilt"), "mse"), x=X, y=Y)
 
 
 @pytest.mark.tensorflow
@@ -242,14 +242,14 @@ def test_a_functional_model_is_refused(keras: ModuleType) -> None:
     given = keras.Input((4,))
     model = compiled(keras.Model(given, keras.layers.Dense(3)(given), name="graph"), "mse")
     with pytest.raises(UsageError, match="expected a Sequential; received Functional 'graph'"):
-        parity.check(model, X, Y)
+        parity.check(model, x=X, y=Y)
 
 
 @pytest.mark.tensorflow
 def test_a_layer_that_scratchnet_lacks_is_named(keras: ModuleType) -> None:
     model = compiled(keras.Sequential([keras.Input((4,)), keras.layers.UnitNormalization()], name="odd"), "mse")
     with pytest.raises(UsageError, match=r"odd: .*unknown layer 'UnitNormalization'; known: .*Dense"):
-        parity.check(model, X, Y)
+        parity.check(model, x=X, y=Y)
 
 
 @pytest.mark.tensorflow
@@ -257,21 +257,21 @@ def test_an_argument_that_scratchnet_lacks_is_named(keras: ModuleType) -> None:
     dense = keras.layers.Dense(3, kernel_constraint="non_neg")
     model = compiled(keras.Sequential([keras.Input((4,)), dense], name="odd"), "mse")
     with pytest.raises(UsageError, match=r"odd: .*Dense\(kernel_constraint=.*is not supported"):
-        parity.check(model, X, Y)
+        parity.check(model, x=X, y=Y)
 
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("loss", ["mean_sqared_error", "poisson", {"class_name": "Poisson", "config": {}}, 3])
 def test_a_loss_that_nobody_knows(model: Any, loss: Any) -> None:
     with pytest.raises(UsageError, match="loss"):
-        parity.check(model, X, Y, loss=loss, **SMALL)
+        parity.check(model, x=X, y=Y, loss=loss, **SMALL)
 
 
 @pytest.mark.tensorflow
 def test_an_empty_model_is_refused(keras: ModuleType) -> None:
     model = compiled(keras.Sequential([keras.Input((4,))], name="empty"), "mse")
     with pytest.raises(UsageError, match="empty"):
-        parity.check(model, X, Y)
+        parity.check(model, x=X, y=Y)
 
 
 def test_a_config_without_the_input_shape_says_what_to_add() -> None:

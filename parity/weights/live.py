@@ -1,0 +1,150 @@
+"""Models and arrays in memory as something to port from and to: their weights by key, and how to set them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parity.errors import UsageError
+from parity.parameters import Parameters
+from parity.weights import skeleton
+from parity.weights.formats.limits import BFLOAT16, DTYPES
+from parity.weights.skeleton import Skeleton
+from parity.weights.stored import Archive, Stored
+
+__all__ = ["Live", "opened"]
+
+
+@dataclass(frozen=True)
+class Live:
+    """archive: its arrays, as they are when they are loaded; skeleton: where it is a network; naming: of its keys;
+    write: set all arrays at once, of the keys, shapes and dtypes of the archive; owner: the model itself."""
+
+    archive: Archive
+    skeleton: Skeleton | None
+    naming: str | None
+    write: Callable[[Mapping[str, np.ndarray]], None]
+    owner: Any
+
+
+def opened(thing: Any) -> Live:
+    """A live Keras Sequential, scratchnet network or `torch.nn.Sequential`, or arrays in a dict, a list or attributes.
+    `UsageError` for anything else, and for models without weights."""
+    if type(thing).__module__.startswith("scratchnet."):
+        return _of_scratch(thing)
+    if (keras := sys.modules.get("keras")) is not None and isinstance(thing, keras.Model):
+        return _of_keras(thing)
+    if (torch := sys.modules.get("torch")) is not None and isinstance(thing, torch.nn.Module):
+        return _of_torch(torch, thing)
+    return _of_arrays(thing)
+
+
+def _of_scratch(model: Any) -> Live:
+    known = skeleton.of_scratch(model)
+    layers = {layer.name: layer for layer in model.layers}
+    arrays = {slot.key: Stored.of(slot.key, layers[slot.layer].weights[slot.role]) for slot in known.slots}
+
+    def write(new: Mapping[str, np.ndarray]) -> None:
+        model.set_weights([new[slot.key] for slot in known.slots])
+
+    return Live(Archive(known.name, "scratchnet", arrays, known.config), known, "keras", write, model)
+
+
+def _of_keras(model: Any) -> Live:
+    known = skeleton.of_keras(model)
+    variables = {f"{layer.name}/{role}": v for layer in model.layers for role, v in skeleton.roles_of(layer).items()}
+    arrays = {key: _keras_stored(key, variable) for key, variable in variables.items()}
+
+    def write(new: Mapping[str, np.ndarray]) -> None:
+        for key, variable in variables.items():
+            variable.assign(new[key])
+
+    return Live(Archive(known.name, "keras model", arrays, known.config), known, "keras", write, model)
+
+
+def _keras_stored(key: str, variable: Any) -> Stored:
+    if variable.dtype not in DTYPES:
+        raise UsageError(f"{key}: expected one of {', '.join(DTYPES)}; received {variable.dtype}")
+    return Stored(key, tuple(variable.shape), DTYPES[variable.dtype], lambda: np.asarray(variable.numpy()))
+
+
+def _of_torch(torch: Any, model: Any) -> Live:
+    if not isinstance(model, torch.nn.Sequential):
+        raise UsageError(
+            f"model: expected a torch.nn.Sequential; received {type(model).__name__}, whose forward pass "
+            "may use its layers in any order; save its state_dict() and port the file"
+        )
+    known = skeleton.of_torch(model)
+    tensors = dict(model.state_dict(keep_vars=True))
+    arrays = {key: _torch_stored(key, tensor) for key, tensor in tensors.items()}
+
+    def write(new: Mapping[str, np.ndarray]) -> None:
+        _require_unshared(tensors, new)
+        values = {
+            key: _tensor(torch, array) for key, array in new.items()
+        }  # all copied: they may be parts of the model
+        with torch.no_grad():
+            for key, value in values.items():
+                tensors[key].copy_(value)
+
+    return Live(Archive("torch model", "torch model", arrays), known, "torch", write, model)
+
+
+def _torch_stored(key: str, tensor: Any) -> Stored:
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise UsageError(f"torch model: {key}: expected one of {', '.join(DTYPES)}; received {tensor.dtype}")
+
+    def load() -> np.ndarray:
+        there = tensor.detach().cpu()
+        if name == "bfloat16":  # NumPy does not know it, so its bits are taken over
+            import torch
+
+            return np.asarray(there.contiguous().view(torch.int16).numpy()).view(BFLOAT16)
+        return np.asarray(there.numpy())
+
+    return Stored(key, tuple(tensor.shape), DTYPES[name], load)
+
+
+def _tensor(torch: Any, array: np.ndarray) -> Any:
+    bits = np.array(array, order="C")  # a copy: torch wants memory that it may write to
+    if bits.dtype == BFLOAT16:
+        return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(bits)
+
+
+def _require_unshared(tensors: Mapping[str, Any], new: Mapping[str, np.ndarray]) -> None:
+    """`UsageError` where two keys are one tensor and are to get different values: the second would win."""
+    seen: dict[tuple[int, tuple[int, ...]], str] = {}
+    for key, array in new.items():
+        place = (tensors[key].data_ptr(), tuple(tensors[key].shape))
+        first = seen.setdefault(place, key)
+        if tensors[key].numel() and array.tobytes() != new[first].tobytes():
+            raise UsageError(
+                f"torch model: {first} and {key} are one and the same tensor and would get different "
+                "values; nothing was changed"
+            )
+
+
+def _of_arrays(thing: Any) -> Live:
+    try:
+        parameters = Parameters.of(thing)
+    except UsageError as error:
+        raise UsageError(
+            "expected a path, a keras.Sequential, a scratchnet.Sequential, a torch.nn.Sequential or arrays in a dict "
+            f"or a list; received {type(thing).__name__}"
+        ) from error
+    arrays = {key: Stored.of(key, array) for key, array in parameters.read().items()}
+    for key, array in parameters.read().items():
+        if array.dtype.newbyteorder("=") not in DTYPES.values():
+            raise UsageError(f"{key}: expected numbers of one of the types {', '.join(DTYPES)}; received {array.dtype}")
+    name = f"the {type(thing).__name__} of arrays"
+
+    def write(new: Mapping[str, np.ndarray]) -> None:
+        parameters.write({key: array.copy() for key, array in new.items()})  # they may be parts of those that change
+
+    return Live(Archive(name, "arrays", arrays), None, None, write, thing)
