@@ -93,7 +93,7 @@ def _unknown(what: str, function: Callable[..., Any], name: str, roles: Mapping[
     )
 
 
-def _raised(what: str, error: Exception, arguments: Mapping[str, Any]) -> str:
+def _raised(what: str, error: BaseException, arguments: Mapping[str, Any]) -> str:
     """The error of user code: where in their file, and what it was called with."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not _library(f.filename)]
     where = ""

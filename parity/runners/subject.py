@@ -161,10 +161,10 @@ class Bound:
     def _kept(self, passed: Pass, batch: int) -> dict[str, tuple[str, np.ndarray]]:
         """Intermediate tensors, by the names that the user gave or the usual ones, where the sizes fit."""
         known = {place.tensor for place in trace.flow(self.layers, "")}
-        for theirs, name in self.subject.tensors.items():
-            if name not in known or (theirs not in passed.kept and passed.kept):
-                missing = f"Keras's network has no {name!r}" if name not in known else f"your code keeps no {theirs!r}"
-                there = known if name not in known else passed.kept
+        for theirs, ours in self.subject.tensors.items():
+            if ours not in known or (theirs not in passed.kept and passed.kept):
+                missing = f"Keras's network has no {ours!r}" if ours not in known else f"your code keeps no {theirs!r}"
+                there = known if ours not in known else passed.kept
                 raise UsageError(f"tensors: {missing}; there are {', '.join(map(str, there))}")
         found: dict[str, tuple[str, np.ndarray]] = {}
         for theirs, array in passed.kept.items():

@@ -120,7 +120,8 @@ KEPT = "the target keeps the state of its optimizer, which belongs to its old we
 
 def _has_state(model: Any) -> bool:
     optimizer = getattr(model, "optimizer", None)
-    return bool(getattr(model, "_state", None) or (getattr(optimizer, "built", False) and optimizer.iterations > 0))
+    steps = optimizer.iterations if optimizer is not None and getattr(optimizer, "built", False) else 0
+    return bool(getattr(model, "_state", None) or steps > 0)
 
 
 def _require_same(there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

@@ -463,7 +463,8 @@ def own(tmp_path, parity):
     (tmp_path / "model.json").write_text(MODEL, encoding="utf-8")
 
     def run(subject, *more):
-        return parity("check", str(tmp_path / "model.json"), "--loss", "mse", "--subject", str(tmp_path / subject), *more)
+        model, brought = str(tmp_path / "model.json"), str(tmp_path / subject)
+        return parity("check", model, "--loss", "mse", "--subject", brought, *more)
 
     return run
 

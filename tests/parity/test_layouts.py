@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from parity.errors import UsageError
 from parity.weights.layouts import CONVENTIONS, Layout, candidates, explicit
 
@@ -92,7 +93,8 @@ def test_ten_layers_come_in_the_order_of_their_numbers():
 
 
 def test_a_layout_of_ones_own():
-    layout = explicit(lambda w: {"W": w["dense/kernel"][::-1].T, "b": w["dense/bias"]}, IMAGES, {"W": (4, 6), "b": (4,)})
+    template = {"W": (4, 6), "b": (4,)}
+    layout = explicit(lambda w: {"W": w["dense/kernel"][::-1].T, "b": w["dense/bias"]}, IMAGES, template)
     given = weights(IMAGES)
     np.testing.assert_array_equal(layout.arrange(given)["W"], given["dense/kernel"][::-1].T)
     np.testing.assert_array_equal(layout.restore(layout.arrange(given))["dense/kernel"], given["dense/kernel"])

@@ -1,4 +1,4 @@
-"""A network of one's own: how functions are called, where parameters and gradients are found, what the code may not do."""
+"""A network of one's own: how functions are called, where parameters and gradients are, what the code may not do."""
 
 import json
 
@@ -38,11 +38,12 @@ def backward(x, y, params, cache, outputs):
 @pytest.fixture(scope="module")
 def model():
     keras = pytest.importorskip("keras")
+    seeded = keras.initializers.GlorotUniform
     built = keras.Sequential(
         [
             keras.Input((6,)),
-            keras.layers.Dense(5, "tanh", kernel_initializer=keras.initializers.GlorotUniform(seed=1), name="dense"),
-            keras.layers.Dense(3, "softmax", kernel_initializer=keras.initializers.GlorotUniform(seed=2), name="dense_1"),
+            keras.layers.Dense(5, "tanh", kernel_initializer=seeded(seed=1), name="dense"),
+            keras.layers.Dense(3, "softmax", kernel_initializer=seeded(seed=2), name="dense_1"),
         ],
         name="sequential",
     )
@@ -100,9 +101,7 @@ def test_the_sum_over_the_batch_is_said_of_all_tensors_at_once(model):
 
     report = check(model, subject(forward, summed, parameters()))
     assert set(codes(report)) == {"loss-gradient-sum-for-mean"}
-    assert (
-        "dW2, db2, dW1, db1 are 7 times TensorFlow's and your batch is 7: " in report.sentence
-    )
+    assert "dW2, db2, dW1, db1 are 7 times TensorFlow's and your batch is 7: " in report.sentence
 
 
 def test_with_the_loss_it_is_a_convention(model):
