@@ -39,6 +39,8 @@ def started(*arguments, code=None, **more):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # other tests set it
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+    if os.name == "posix":  # tests that run side by side do so in processes that ignore SIGINT, which is inherited
+        streams["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen([sys.executable, *how, *arguments], env=environment, encoding="utf-8", **streams)
 
 
