@@ -16,7 +16,7 @@ from parity.spec import Spec
 from parity.trace import Trace, Weights
 from scratchnet import gradcheck
 
-__all__ = ["VOTES", "bounds", "floors", "spread", "vote"]
+__all__ = ["NOISE", "VOTES", "bounds", "floors", "spread", "vote"]
 
 VOTES = {
     "subject": "NumPy and finite differences agree, TensorFlow is the odd one out: its gradient by {tensor} is not the "

@@ -43,9 +43,6 @@ from parity.trace import Place, Trace, Weights, flow
 __all__ = ["check"]
 
 BATCH = 32
-NOISE = 32
-"""Two correct float32 runs were measured at up to 14 times the reference's own distance from float64 (bias gradients of
-60,000 rows); up to about twice that is rounding."""
 GLUE = 64  # samples on which the chains are compared with their operations
 DIFFERENT = 1e-5
 """Of a tensor's norm: what two correct float32 runs of networks of this size are apart is 3e-7, so this is a difference
@@ -240,7 +237,7 @@ def _end_to_end(floors: Mapping[str, float]) -> str:
     if not floors:
         return ""
     tensor, far = max(floors.items(), key=lambda item: item[1])
-    if far > NOISE:
+    if far > oracle.NOISE:
         return f"end to end it matters: {tensor} of the whole run is {far:.2g} times as far off as rounding explains"
     return f"end to end it does not matter: no tensor of the whole run is more than {far:.2g} times the rounding off"
 
