@@ -8,11 +8,12 @@ from parity.errors import FileError, NothingConcluded, ParityError, SubjectError
 if TYPE_CHECKING:
     from parity.options import unused
     from parity.pipeline import check
+    from parity.porting import port
     from parity.report import Check, Report
     from parity.spec import Spec
     from parity.subjects import Subject, subject
     from parity.training.check import check_training
-    from parity.weights.port import port
+    from parity.weights.verification import verify
 
 __all__ = [
     "Check",
@@ -29,6 +30,7 @@ __all__ = [
     "port",
     "subject",
     "unused",
+    "verify",
 ]
 
 # Loaded when first asked for (PEP 562): they bring NumPy and SciPy, and `parity --help` needs neither.
@@ -41,7 +43,8 @@ _HOMES = {
     "subject": "parity.subjects",
     "unused": "parity.options",
     "check_training": "parity.training.check",
-    "port": "parity.weights.port",
+    "port": "parity.porting",
+    "verify": "parity.weights.verification",
 }
 
 

@@ -1,4 +1,5 @@
-"""The command line: `parity check`, `parity mistakes`, `parity fuzz`, `parity port`.
+"""The command line: `parity check`, `parity mistakes`, `parity fuzz`, `parity port`,
+`parity verify`.
 
 Results go to stdout; progress, warnings and a user's mistakes to stderr.
 
@@ -210,6 +211,7 @@ def fuzz(cases: int, seed: int) -> int:
 @click.option("--dtype", metavar="NAME", help="Of the file that is written. Default: that of SOURCE.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 @click.option("--allow-nonfinite", is_flag=True, help="Port NaN and infinity, too.")
+@click.option("--no-proof", is_flag=True, help="Do not read the target back and run the network with it.")
 @click.option("--json", "as_json", is_flag=True, help="The plan and the result as JSON instead of text.")
 def port(
     source: str,
@@ -222,22 +224,41 @@ def port(
     dtype: str | None,
     dry_run: bool,
     allow_nonfinite: bool,
+    no_proof: bool,
     as_json: bool,
 ) -> int:
     """Move weights from one file to another, between Keras, PyTorch, Flax and the layouts of tutorials.
 
     The plan says for each weight where it comes from, what is done to it, and why; what is ambiguous is an error.
-    TARGET is the old file or the whole new one. Exit status: 0 done, 2 wrong usage or ambiguous, 4 a file that cannot
-    be used.
+    TARGET is the old file or the whole new one, is then read back, and the network is run with it. Exit status: 0 done,
+    1 done and the proof failed, 2 wrong usage or ambiguous, 4 a file that cannot be used.
     """
-    from parity.weights.port import port, probe_from
+    from parity.porting import port
+    from parity.weights.port import probe_from
 
     report = port(
         source, target, model=model, naming=naming, layout=layout, map=_pairs(pairs), dtype=dtype, dry_run=dry_run,
         probe=None if probe is None else probe_from(probe), allow_nonfinite=allow_nonfinite,
+        proof=not no_proof,
     )  # fmt: skip
     _write(f"{report.to_json() if as_json else report.to_text()}\n")
-    return 0
+    return report.exit_status
+
+
+@cli.command()
+@click.argument("file")
+@click.option("--json", "as_json", is_flag=True, help="The result as JSON instead of text.")
+def verify(file: str, as_json: bool) -> int:
+    """Check a file of weights against the parity record that `parity port` put into it.
+
+    Every array is hashed; then the network is run in scratchnet, and in Keras where it is installed, and has to compute
+    what the record says. Exit status: 0 verified, 1 something differs, 3 no record, 4 a file that cannot be used.
+    """
+    from parity.weights.verification import verify
+
+    result = verify(file)
+    _write(f"{result.to_json() if as_json else result.to_text()}\n")
+    return result.exit_status
 
 
 def _pairs(given: Sequence[str]) -> dict[str, str]:

@@ -23,9 +23,10 @@ SCRATCHNET_ROWS = (
 )
 PARITY_ROWS = (
     {"cli", "pytest_plugin"},
+    {"porting"},
     {"pipeline", "golden", "fuzz", "score"},
     {"own", "reproduce", "training"},
-    {"models", "cases", "inputs", "kinks", "oracle", "power", "precision", "probe", "data", "known"},
+    {"models", "cases", "inputs", "kinks", "oracle", "power", "precision", "data", "known"},
     {"report"},
     {"conventions"},
     {"diagnose"},
@@ -33,7 +34,7 @@ PARITY_ROWS = (
     {"runners", "weights", "compare"},
     {"subjects"},
     {"parameters", "calling"},
-    {"trace", "budget", "spec"},
+    {"trace", "budget", "spec", "probe"},
 )
 # Which part of scratchnet a module of parity may know; the others none.
 KNOWS_SCRATCHNET = {

@@ -18,11 +18,12 @@ from parity.weights.ends import Source, Target, network, opened_source, opened_t
 from parity.weights.formats.limits import DTYPES
 from parity.weights.names import FRAMEWORKS
 from parity.weights.plan import Plan, planned
+from parity.weights.proof import Proof
 from parity.weights.sides import Match
 from parity.weights.skeleton import Skeleton
 from parity.weights.stored import Archive
 
-__all__ = ["PortReport", "Ported", "port", "probe_from", "ready", "written"]
+__all__ = ["PortReport", "Ported", "probe_from", "ready", "written"]
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,19 @@ class Ported:
 class PortReport:
     """What was done, or would be.
 
-    conversions: weight -> what the change of its dtype did; written: whether the target has the weights now.
+    conversions: weight -> what the change of its dtype did; written: whether the target has the weights now; proof:
+    what was compared afterwards.
     """
 
     plan: Plan
     conversions: Mapping[str, Conversion]
     written: bool
-    proof: Any = None
+    proof: Proof | None = None
     state: tuple[str, ...] = field(default=())  # what became of an optimizer's state
+
+    @property
+    def exit_status(self) -> int:
+        return 0 if self.proof is None or self.proof.passed else 1
 
     @property
     def sentence(self) -> str:
@@ -63,7 +69,9 @@ class PortReport:
         return f"{did} {count} from {self.plan.source} to {self.plan.target}, {how}."
 
     def to_text(self) -> str:
-        return "\n".join([self.plan.to_text(), *(f"optimizer: {line}" for line in self.state), self.sentence])
+        proof = [self.proof.to_text()] if self.proof else []
+        state = [f"optimizer: {line}" for line in self.state]
+        return "\n".join([self.plan.to_text(), *state, *proof, self.sentence])
 
     def to_json(self) -> str:
         conversions = {name: each.to_json() for name, each in self.conversions.items()}
@@ -74,52 +82,11 @@ class PortReport:
                 "plan": self.plan.to_json(),
                 "conversions": conversions,
                 "optimizer": list(self.state),
+                "proof": self.proof.to_json() if self.proof else None,
             },
             indent=2,
             ensure_ascii=False,
         )
-
-
-def port(
-    source: Any,
-    target: Any,
-    *,
-    model: Any = None,
-    naming: str | None = None,
-    layout: str | Callable[..., Any] | None = None,
-    map: Mapping[str, str] | None = None,
-    probe: tuple[Any, Any] | None = None,
-    dtype: str | None = None,
-    dry_run: bool = False,
-    allow_nonfinite: bool = False,
-) -> PortReport:
-    """Move the weights of `source` into `target`; with dry_run, everything but that.
-
-    source, target: a path, a live Keras Sequential, scratchnet network or `torch.nn.Sequential`, or arrays in a dict, a
-    list or attributes; a PyTorch model may come with its optimizer, as a pair. model: the network, where neither end
-    says what it is: a live one, or a .keras or .json file. naming: keras, torch or flax; layout: a name of
-    `parity.weights.layouts.CONVENTIONS` or a function of Keras's weights. Each is of the end that needs it, or
-    "SOURCE:TARGET". map: weight or layer of the network -> key or prefix; probe: inputs and the outputs that the source
-    has for them, to choose between several ways; dtype: of a file that is written.
-
-    `UsageError` for what is ambiguous or cannot be asked for, `FileError` for files that do not hold what they should.
-    In both cases the target is as it was.
-    """
-    ported, report = ready(
-        source,
-        target,
-        model=model,
-        naming=naming,
-        layout=layout,
-        map=map,
-        probe=probe,
-        dtype=dtype,
-        allow_nonfinite=allow_nonfinite,
-    )
-    if dry_run:
-        return report
-    written(ported)
-    return replace(report, written=True)
 
 
 def ready(
@@ -134,7 +101,7 @@ def ready(
     dtype: str | None = None,
     allow_nonfinite: bool = False,
 ) -> tuple[Ported, PortReport]:
-    """Everything that `port` does before it touches the target."""
+    """Everything that `parity.port` does before it touches the target, with its arguments."""
     if dtype is not None and dtype not in FLOATS:
         raise UsageError(f"dtype: expected one of {', '.join(FLOATS)}; received {dtype!r}")
     source, source_optimizer = optimizer_state.unpaired(source)

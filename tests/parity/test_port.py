@@ -1,5 +1,6 @@
 """Ports with real frameworks and real files: every form into every other, bit for bit, and what the models compute."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from parity.weights import formats
 from parity.weights.formats.limits import BFLOAT16
 from scratchnet.layers import BatchNormalization, Conv2D, Dense, Dropout, Embedding, Flatten, MaxPooling2D
 from scratchnet.training import Sequential
+
+port = functools.partial(parity.port, proof=False)  # what is proved is the subject of test_verify.py
 
 DTYPES = ("float32", "float64")
 
@@ -127,14 +130,14 @@ def test_every_form_into_every_other_bit_for_bit(make, form, dtype):
     reference = with_odd_values(filled(network(dtype)))
     config = reference.get_config()
     source, of_source = make(form, dtype, "source")
-    parity.port(reference, source, model=config, **words({}, of_source))
+    port(reference, source, model=config, **words({}, of_source))
     for other in FORMS:
         target, of_target = make(other, dtype, "target")
-        report = parity.port(source, target, model=config, **words(of_source, of_target))
+        report = port(source, target, model=config, **words(of_source, of_target))
         assert report.written
         assert not any(each.changed for each in report.conversions.values())
         back = network(dtype)
-        parity.port(target, back, model=config, **words(of_target, {}))
+        port(target, back, model=config, **words(of_target, {}))
         assert same(reference, back), f"{form} to {other}"
 
 
@@ -143,18 +146,18 @@ def test_the_old_h5_and_onnx_are_read(keras, torch, tmp_path):
     onnx = pytest.importorskip("onnx")
     reference = with_odd_values(filled(network()))
     model = keras_twin(keras, reference)
-    parity.port(reference, model)
+    port(reference, model)
     model.save(tmp_path / "a.h5")
     back = network()
-    parity.port(tmp_path / "a.h5", back)
+    port(tmp_path / "a.h5", back)
     assert same(reference, back)
 
-    parity.port(reference, tmp_path / "a.pt")
+    port(reference, tmp_path / "a.pt")
     tensors = {key: stored.load() for key, stored in formats.read(tmp_path / "a.pt").arrays.items()}
     initializers = [onnx.numpy_helper.from_array(np.ascontiguousarray(array), key) for key, array in tensors.items()]
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], initializers)), tmp_path / "a.onnx")
     back = network()
-    parity.port(tmp_path / "a.onnx", back)
+    port(tmp_path / "a.onnx", back)
     assert same(reference, back)
 
 
@@ -164,11 +167,11 @@ def test_bfloat16_where_the_format_has_it(torch, tmp_path):
     values = bits[np.isfinite(bits.view(BFLOAT16).astype(np.float32))].view(BFLOAT16)
     arrays = {"0.weight": values.reshape(2, -1), "0.bias": values[:2].copy()}
     model = torch.nn.Sequential(torch.nn.Linear(len(values) // 2, 2)).to(torch.bfloat16)
-    parity.port(arrays, model)
+    port(arrays, model)
     for name in ("a.pt", "a.safetensors"):
-        parity.port(model, tmp_path / name, naming="torch")
+        port(model, tmp_path / name, naming="torch")
         again = torch.nn.Sequential(torch.nn.Linear(len(values) // 2, 2)).to(torch.bfloat16)
-        parity.port(tmp_path / name, again)
+        port(tmp_path / name, again)
         found = again.state_dict()["0.weight"].view(torch.int16).numpy().view(np.uint16)
         assert found.tobytes() == values.tobytes()
 
@@ -188,10 +191,10 @@ def test_one_file_gives_the_same_outputs_in_keras_pytorch_and_scratchnet(keras, 
     reference = filled(network())
     x = np.random.default_rng(1).standard_normal((5, 6, 6, 2)).astype(np.float32)
     expected, allowed = reference.predict(x), rounding(reference, x)
-    parity.port(reference, tmp_path / "a.safetensors")
+    port(reference, tmp_path / "a.safetensors")
     by_keras, by_torch, by_hand = keras_twin(keras, reference), torch_twin(torch).eval(), filled(network(), 1)
     for model in (by_keras, by_torch, by_hand):
-        parity.port(tmp_path / "a.safetensors", model, model=reference)
+        port(tmp_path / "a.safetensors", model, model=reference)
     assert np.array_equal(by_hand.predict(x), expected)
     assert np.max(np.abs(by_keras.predict(x, verbose=0) - expected)) <= allowed
     first = torch.from_numpy(np.moveaxis(x, 3, 1).copy())
@@ -204,7 +207,7 @@ def test_rows_behind_a_flatten_are_reordered_and_it_matters(torch):
     reference = filled(network())
     x = np.random.default_rng(1).standard_normal((5, 6, 6, 2)).astype(np.float32)
     model = torch_twin(torch).eval()
-    report = parity.port(reference, model)
+    report = port(reference, model)
     step = next(step for step in report.plan.steps if step.weight == "hidden/kernel")
     assert step.transforms == (
         "rows (height, width, channels) = (2, 2, 3) as (channels, height, width)",
@@ -219,9 +222,9 @@ def test_rows_behind_a_flatten_are_reordered_and_it_matters(torch):
 def test_a_pytorch_network_alone_knows_its_channels(torch, tmp_path):
     """From the convolution in front, without a network of Keras's: to a file in Keras's form and into scratchnet."""
     model = torch_twin(torch).eval()
-    parity.port(model, tmp_path / "a.npz")
+    port(model, tmp_path / "a.npz")
     back = network()
-    report = parity.port(tmp_path / "a.npz", back)
+    report = port(tmp_path / "a.npz", back)
     assert report.plan.steps[0].why == "the order of the keys in " + str(tmp_path / "a.npz")
     x = np.random.default_rng(1).standard_normal((5, 6, 6, 2)).astype(np.float32)
     with torch.no_grad():
@@ -232,7 +235,7 @@ def test_a_pytorch_network_alone_knows_its_channels(torch, tmp_path):
 def test_another_epsilon_is_noted(torch):
     model = torch_twin(torch)
     model[2].eps = 1e-3
-    report = parity.port(filled(network()), model)
+    report = port(filled(network()), model)
     assert report.plan.notes == (
         "norm has an epsilon of 1e-05, layer '2' of torch model 0.001: with the same weights they compute different "
         "outputs",
@@ -241,7 +244,7 @@ def test_another_epsilon_is_noted(torch):
 
 def test_a_pytorch_model_that_flattens_its_input(torch, tmp_path):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 2))
-    report = parity.port(model, tmp_path / "a.npz")
+    report = port(model, tmp_path / "a.npz")
     assert "PyTorch does not know the number of channels" in report.plan.notes[0]
 
 
@@ -250,7 +253,7 @@ def test_embeddings(torch):
     source.build((None, 4))
     filled(source)
     model = torch.nn.Sequential(torch.nn.Embedding(5, 3), torch.nn.Flatten(), torch.nn.Linear(12, 2))
-    parity.port(source, model)
+    port(source, model)
     x = np.array([[0, 4, 2, 2]])
     with torch.no_grad():
         outputs = model(torch.from_numpy(x)).numpy()
@@ -267,9 +270,9 @@ def test_layers_that_only_keras_has_go_between_its_own_forms(keras, tmp_path):
     x = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
     expected = source.predict(x, verbose=0)
     for middle in ("a.npz", "a.safetensors", "a.weights.h5"):
-        parity.port(source, tmp_path / middle)
+        port(source, tmp_path / middle)
         target.set_weights([weight * 0 for weight in target.get_weights()])
-        parity.port(tmp_path / middle, target)
+        port(tmp_path / middle, target)
         assert np.array_equal(target.predict(x, verbose=0), expected)
     target.set_weights([weight * 0 for weight in target.get_weights()])
     target.load_weights(tmp_path / "a.weights.h5")
@@ -286,11 +289,11 @@ def test_layers_in_layers_are_not_guessed_from_numbered_groups(keras, tmp_path):
     model, again = made(), made()
     model.save_weights(tmp_path / "a.weights.h5")
     with pytest.raises(FileError, match="how Keras orders the weights in a Bidirectional is not known"):
-        parity.port(tmp_path / "a.weights.h5", again)
+        port(tmp_path / "a.weights.h5", again)
     with pytest.raises(UsageError, match="where Keras puts the weights of a Bidirectional is not known"):
-        parity.port(model, tmp_path / "b.weights.h5")
-    parity.port(model, tmp_path / "a.npz")
-    parity.port(tmp_path / "a.npz", again)
+        port(model, tmp_path / "b.weights.h5")
+    port(model, tmp_path / "a.npz")
+    port(tmp_path / "a.npz", again)
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), again.get_weights(), strict=True))
 
 
@@ -303,8 +306,8 @@ def test_keras_itself_loads_what_is_written(keras, tmp_path):
     rng = np.random.default_rng(0)
     arrays = {f"{n}/{w}": rng.standard_normal(shape).astype(np.float32) for n in ("dense_1", "dense")
               for w, shape in (("kernel", (4, 4)), ("bias", (4,)))}  # fmt: skip
-    parity.port(arrays, tmp_path / "a.keras")
-    parity.port(arrays, tmp_path / "a.weights.h5", model=model)
+    port(arrays, tmp_path / "a.keras")
+    port(arrays, tmp_path / "a.weights.h5", model=model)
     loaded = keras.saving.load_model(tmp_path / "a.keras")
     model.load_weights(tmp_path / "a.weights.h5")
     for found in (loaded, model):
@@ -320,16 +323,16 @@ def test_what_flattens_and_what_hides_the_order_of_rows(keras, torch, tmp_path):
 
     plain, reshaped = skeleton_of(layers.Flatten()), skeleton_of(layers.Reshape((48,)))
     for model in (plain, reshaped):
-        step = parity.port(model, tmp_path / "a.npz", naming="torch", dry_run=True).plan.steps[2]
+        step = port(model, tmp_path / "a.npz", naming="torch", dry_run=True).plan.steps[2]
         assert step.transforms[0] == "rows (height, width, channels) = (4, 4, 3) as (channels, height, width)"
     for moved in (layers.Permute((3, 1, 2)), layers.Reshape((3, 4, 4))):
         model = skeleton_of(moved, layers.Flatten())
-        parity.port(model, tmp_path / "a.npz")
+        port(model, tmp_path / "a.npz")
         with pytest.raises(UsageError, match="top/kernel: its rows went through a Permute or a Reshape"):
-            parity.port(model, tmp_path / "b.npz", naming="torch")
+            port(model, tmp_path / "b.npz", naming="torch")
     first = keras.Sequential([keras.Input((2, 6, 6)), layers.Conv2D(3, 3, data_format="channels_first")])
     with pytest.raises(UsageError, match="expected data_format='channels_last'"):
-        parity.port(first, tmp_path / "b.npz")
+        port(first, tmp_path / "b.npz")
 
 
 # -- all or nothing ----------------------------------------------------------------------------------------------------
@@ -347,12 +350,12 @@ def test_what_is_wrong_with_the_last_weight_leaves_every_target_as_it_was(make):
     }
     for form in FORMS:
         target, of_target = make(form, "float32", "target")
-        parity.port(filled(network(), 1), target, model=network(), **words({}, of_target))
+        port(filled(network(), 1), target, model=network(), **words({}, of_target))
         before = _contents(target)
         for what, last in bad.items():
             more = {"dtype": "float32"} if what == "overflow" and hasattr(target, "suffix") else {}
             with pytest.raises(UsageError, match="top/bias"):
-                parity.port({**good, "top/bias": last}, target, model=network(), **words({}, of_target), **more)
+                port({**good, "top/bias": last}, target, model=network(), **words({}, of_target), **more)
             assert _contents(target) == before, f"{form}, {what}"
 
 
@@ -369,14 +372,14 @@ def _contents(target):
 def test_a_file_that_does_not_fit_is_a_file_error_and_one_onto_itself_is_fine(tmp_path):
     reference = filled(network())
     path = tmp_path / "a.safetensors"
-    parity.port(reference, path)
+    port(reference, path)
     small = Sequential([Dense(2, name="top")])
     small.build((None, 12))
     with pytest.raises(FileError, match=r"expected 1 layers with weights, received 5; left over: conv/kernel"):
-        parity.port(path, small)
-    parity.port(path, path, naming="torch", model=reference)
+        port(path, small)
+    port(path, path, naming="torch", model=reference)
     back = network()
-    parity.port(path, back)
+    port(path, back)
     assert same(reference, back)
 
 
@@ -384,10 +387,10 @@ def test_not_a_number_goes_when_it_is_asked_for(tmp_path):
     source = filled(network())
     source.layers[0].weights["bias"][:] = [np.nan, np.inf, -np.inf]
     with pytest.raises(UsageError, match=r"conv/bias: expected finite numbers; 3 of 3.*allow_nonfinite"):
-        parity.port(source, tmp_path / "a.npz")
-    parity.port(source, tmp_path / "a.npz", allow_nonfinite=True)
+        port(source, tmp_path / "a.npz")
+    port(source, tmp_path / "a.npz", allow_nonfinite=True)
     back = network()
-    parity.port(tmp_path / "a.npz", back, allow_nonfinite=True)
+    port(tmp_path / "a.npz", back, allow_nonfinite=True)
     assert same(source, back)
 
 
@@ -398,10 +401,10 @@ def test_tensors_that_are_one_cannot_get_two_values(torch):
     source = Sequential([Dense(4), Dense(4)])
     source.build((None, 4))
     with pytest.raises(UsageError, match=r"0\.weight and 2\.weight are one and the same tensor"):
-        parity.port(filled(source), model)
+        port(filled(source), model)
     assert torch.equal(before, shared.weight)
     source.set_weights([*source.get_weights()[:2]] * 2)
-    parity.port(source, model)
+    port(source, model)
     assert np.array_equal(shared.weight.detach().numpy(), source.layers[0].weights["kernel"].T)
 
 
@@ -409,7 +412,7 @@ def test_a_model_may_be_source_and_target(torch):
     """Two layers change places; what is written first is not what is read next."""
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh(), torch.nn.Linear(4, 4))
     first, second = (model[place].weight.detach().clone() for place in (0, 2))
-    parity.port(model, model, map={"0": "2", "2": "0"})
+    port(model, model, map={"0": "2", "2": "0"})
     assert torch.equal(model[0].weight, second)
     assert torch.equal(model[2].weight, first)
 
@@ -424,9 +427,9 @@ def test_modules_without_a_counterpart_are_refused(torch):
         nn.LayerNorm((2, 4)): "expected one normalized axis",
     }.items():
         with pytest.raises(UsageError, match=message):
-            parity.port(source, nn.Sequential(module))
+            port(source, nn.Sequential(module))
     with pytest.raises(UsageError, match=r"expected a torch\.nn\.Sequential; received Linear"):
-        parity.port(source, nn.Linear(4, 4))
+        port(source, nn.Linear(4, 4))
 
 
 # -- the state of an optimizer -----------------------------------------------------------------------------------------
@@ -467,10 +470,10 @@ def test_momentum_goes_along_and_the_next_steps_are_the_same(keras, torch, neste
     by_hand.compile({"class_name": "SGD", "config": settings}, "mse")
     again = trained_in_keras(keras, sgd())
     for target in (pair, by_hand, again):
-        assert parity.port(source, target).state[0].startswith(("momentum of 4 weights", "all 6 variables of SGD"))
+        assert port(source, target).state[0].startswith(("momentum of 4 weights", "all 6 variables of SGD"))
     from_torch, from_hand = trained_in_keras(keras, sgd()), trained_in_keras(keras, sgd())
-    parity.port(pair, from_torch)
-    parity.port(by_hand, from_hand)
+    port(pair, from_torch)
+    port(by_hand, from_hand)
     for model in (source, again, from_torch, from_hand):
         model.fit(X, Y, batch_size=6, epochs=1, shuffle=False, verbose=0)
     by_hand.fit(X, Y, batch_size=6, epochs=1, shuffle=False, verbose=0)
@@ -496,9 +499,9 @@ def test_adam_stays_within_keras(keras, torch):
     target.fit(X, Y, batch_size=6, epochs=3, shuffle=False, verbose=0)
     again = keras.models.clone_model(source)
     again.compile(keras.optimizers.Adam(0.01), "mse")
-    assert parity.port(source, again, dry_run=True).state == ("all 10 variables of Adam",)
+    assert port(source, again, dry_run=True).state == ("all 10 variables of Adam",)
     assert not again.optimizer.built
-    assert parity.port(source, again).state == parity.port(source, target).state == ("all 10 variables of Adam",)
+    assert port(source, again).state == port(source, target).state == ("all 10 variables of Adam",)
     for model in (source, target, again):
         model.fit(X, Y, batch_size=6, epochs=1, shuffle=False, verbose=0)
     for model in (target, again):
@@ -506,7 +509,7 @@ def test_adam_stays_within_keras(keras, torch):
     model, _ = pytorch(torch)
     before = model.state_dict()["0.weight"].clone()
     with pytest.raises(UsageError, match=r"Keras and PyTorch place epsilon differently"):
-        parity.port(source, (model, torch.optim.Adam(model.parameters())))
+        port(source, (model, torch.optim.Adam(model.parameters())))
     assert torch.equal(before, model.state_dict()["0.weight"])
 
 
@@ -515,11 +518,11 @@ def test_a_state_that_stays_behind_is_said(keras, tmp_path):
     trained = trained_in_keras(keras, "adam")
     source = Sequential.from_config(trained.get_config())
     stale = "keeps the state of its optimizer, which belongs to its old weights"
-    assert parity.port(source, trained).state == (f"the target {stale}",)
+    assert port(source, trained).state == (f"the target {stale}",)
     trained.save(tmp_path / "a.keras")
-    report = parity.port(source, tmp_path / "a.keras")
+    report = port(source, tmp_path / "a.keras")
     assert report.plan.notes == (f"{tmp_path / 'a.keras'} {stale}",)
-    assert "optimizer/vars/0" in parity.port(tmp_path / "a.keras", source).plan.ignored
+    assert "optimizer/vars/0" in port(tmp_path / "a.keras", source).plan.ignored
 
 
 @pytest.mark.tensorflow
@@ -532,12 +535,12 @@ def test_optimizers_that_differ(keras, torch):
         ("weight_decay", 0.5): "weight_decay None and 0.5",
     }.items():
         with pytest.raises(UsageError, match=message):
-            parity.port(source, pytorch(torch, **dict([change])))
+            port(source, pytorch(torch, **dict([change])))
     other = trained_in_keras(keras, keras.optimizers.SGD(RATE, 0.5))
-    assert parity.port(source, other).state[0].startswith("state not ported: optimizer: expected the same class")
-    assert parity.port(source, pytorch(torch)[0]).state == ()
+    assert port(source, other).state[0].startswith("state not ported: optimizer: expected the same class")
+    assert port(source, pytorch(torch)[0]).state == ()
     with pytest.raises(UsageError, match="the other end has none"):
-        parity.port(Sequential.from_config(source.get_config()), pytorch(torch))
+        port(Sequential.from_config(source.get_config()), pytorch(torch))
 
 
 # -- the command line --------------------------------------------------------------------------------------------------
@@ -559,10 +562,10 @@ def files(tmp_path):
     reference = filled(network())
     config = {"class_name": "Sequential", "config": reference.get_config()}
     (tmp_path / "network.json").write_text(json.dumps(config))
-    parity.port(reference, tmp_path / "torch.safetensors", naming="torch")
+    port(reference, tmp_path / "torch.safetensors", naming="torch")
     square = Sequential([Dense(4), Dense(4)])
     square.build((None, 4))
-    parity.port(filled(square), tmp_path / "square.npz", layout="columns")
+    port(filled(square), tmp_path / "square.npz", layout="columns")
     (tmp_path / "square.json").write_text(json.dumps({"class_name": "Sequential", "config": square.get_config()}))
     x = np.random.default_rng(2).standard_normal((3, 4)).astype(np.float32)
     np.savez(tmp_path / "probe.npz", x=x, outputs=square.predict(x))
@@ -581,7 +584,7 @@ def test_the_command_prints_the_plan_and_writes(run, files):
         in out
     )
     back = network()
-    parity.port(files / "a.npz", back)
+    port(files / "a.npz", back)
     assert same(filled(network()), back)
 
 

@@ -1,6 +1,7 @@
 """What a port does before anything moves: which array is which weight, why, and what is refused. Without a framework
 but scratchnet; PyTorch where a test asks for it."""
 
+import functools
 import json
 import math
 
@@ -27,6 +28,8 @@ from scratchnet.layers import (
     SimpleRNN,
 )
 from scratchnet.training import Sequential
+
+port = functools.partial(parity.port, proof=False)  # what is proved is the subject of test_verify.py
 
 
 def filled(model, seed=0):
@@ -182,9 +185,9 @@ def test_transforms_and_their_way_back():
 
 def test_layers_of_the_same_name_match_whatever_their_order(tmp_path):
     source = chain(4, 4, 4, names=["c", "a", "b"])
-    parity.port(source, tmp_path / "a.safetensors")
+    port(source, tmp_path / "a.safetensors")
     target = chain(4, 4, 4, names=["c", "a", "b"], seed=1)
-    report = parity.port(tmp_path / "a.safetensors", target)
+    report = port(tmp_path / "a.safetensors", target)
     assert same(source, target)
     assert report.plan.steps[0].why == "the layer has the same name"
     assert report.plan.steps[0].rivals == ("a/kernel", "b/kernel")
@@ -192,9 +195,9 @@ def test_layers_of_the_same_name_match_whatever_their_order(tmp_path):
 
 def test_dense_10_comes_after_dense_2(tmp_path):
     source = chain(*[4] * 12)
-    parity.port(source, tmp_path / "a.safetensors")
+    port(source, tmp_path / "a.safetensors")
     target = chain(*[4] * 12, names=[f"dense_{n + 30}" for n in range(12)], seed=1)
-    parity.port(tmp_path / "a.safetensors", target)
+    port(tmp_path / "a.safetensors", target)
     assert same(source, target)
 
 
@@ -202,23 +205,23 @@ def test_names_that_a_framework_made_up_are_numbers_not_names():
     """dense_1 is the second layer here and the first there."""
     source = chain(4, 4, 4, names=["dense", "dense_1", "dense_2"])
     target = chain(4, 4, 4, names=["dense_1", "dense_2", "dense_3"], seed=1)
-    parity.port(source, target)
+    port(source, target)
     assert same(source, target)
 
 
 def test_a_name_that_somebody_chose_binds():
     source = chain(4, 4, names=["first", "last"])
     target = chain(4, 4, names=["last", "other"], seed=1)
-    parity.port(source, target)
+    port(source, target)
     assert np.array_equal(target.layers[0].weights["kernel"], source.layers[1].weights["kernel"])
 
 
 def test_equal_shapes_without_an_order_are_ambiguous_and_the_rivals_are_listed(tmp_path):
-    parity.port(chain(4, 4, 4, names=["a", "b", "c"]), tmp_path / "a.safetensors")
+    port(chain(4, 4, 4, names=["a", "b", "c"]), tmp_path / "a.safetensors")
     target = chain(4, 4, 4, names=["u", "v", "w"], seed=1)
     before = target.get_weights()
     with pytest.raises(UsageError) as refused:
-        parity.port(tmp_path / "a.safetensors", target)
+        port(tmp_path / "a.safetensors", target)
     message = str(refused.value)
     assert "6 ways" in message
     assert "u/kernel: 'a/kernel' or 'b/kernel' or 'c/kernel'" in message
@@ -232,9 +235,9 @@ def test_equal_shapes_without_an_order_are_ambiguous_and_the_rivals_are_listed(t
 )
 def test_a_map_decides(tmp_path, pins):
     source = chain(4, 4, 4, names=["a", "b", "c"])
-    parity.port(source, tmp_path / "a.safetensors")
+    port(source, tmp_path / "a.safetensors")
     target = chain(4, 4, 4, names=["u", "v", "w"], seed=1)
-    report = parity.port(tmp_path / "a.safetensors", target, map=pins)
+    report = port(tmp_path / "a.safetensors", target, map=pins)
     assert same(source, target)
     assert report.plan.steps[0].why == "map says so"
 
@@ -242,7 +245,7 @@ def test_a_map_decides(tmp_path, pins):
 def test_a_map_goes_before_names_and_numbers():
     source = chain(4, 4, names=["dense", "dense_1"])
     target = chain(4, 4, names=["dense", "dense_1"], seed=1)
-    parity.port(source, target, map={"dense": "dense_1", "dense_1": "dense"})
+    port(source, target, map={"dense": "dense_1", "dense_1": "dense"})
     assert np.array_equal(target.layers[0].weights["kernel"], source.layers[1].weights["kernel"])
 
 
@@ -257,7 +260,7 @@ def test_a_map_goes_before_names_and_numbers():
 )
 def test_a_map_to_nothing_is_refused(pins, message):
     with pytest.raises(UsageError, match=message):
-        parity.port(chain(4, 4), chain(4, 4), map=pins)
+        port(chain(4, 4), chain(4, 4), map=pins)
 
 
 def test_the_order_of_a_dict_counts_and_what_contradicts_it_is_ambiguous():
@@ -390,11 +393,11 @@ def test_numbered_groups_that_do_not_fit():
 def test_square_matrices_are_ambiguous_until_a_layout_or_a_probe_says_which():
     source, target = chain(4, 4), chain(4, 4, seed=1)
     with pytest.raises(UsageError, match="2 layouts fit, and shapes cannot tell: rows, columns"):
-        parity.port(columns(source), target)
-    parity.port(columns(source), target, layout="columns")
+        port(columns(source), target)
+    port(columns(source), target, layout="columns")
     assert same(source, target)
     target, x = chain(4, 4, seed=1), np.random.default_rng(2).standard_normal((5, 4)).astype(np.float32)
-    report = parity.port(columns(source), target, probe=(x, source.predict(x)))
+    report = port(columns(source), target, probe=(x, source.predict(x)))
     assert same(source, target)
     assert report.plan.steps[0].why.startswith("the probe: outputs ")
 
@@ -407,20 +410,20 @@ def test_a_probe_that_cannot_tell_is_a_tie():
     network = chain(4, seed=1)
     only = chain(4)
     with pytest.raises(UsageError, match=r"a tie: 2 of 2 ways.*the layout, 'rows' or 'columns'"):
-        parity.port(square, network, probe=(zeros, only.predict(zeros)))
+        port(square, network, probe=(zeros, only.predict(zeros)))
 
 
 def test_a_probe_that_nothing_explains_is_refused():
     source, x = chain(4, 4), np.ones((2, 4), np.float32)
     with pytest.raises(UsageError, match=r"none of 2 ways.*the nearest is 1\.0e-03 off, where rounding explains"):
-        parity.port(columns(source), chain(4, 4), probe=(x, source.predict(x) + np.float32(1e-3)))
+        port(columns(source), chain(4, 4), probe=(x, source.predict(x) + np.float32(1e-3)))
 
 
 def test_a_probe_also_tests_the_only_way():
     source, target = chain(4, 3), chain(4, 3, seed=1)
     before, x = target.get_weights(), np.ones((2, 4), np.float32)
     with pytest.raises(UsageError, match="none of 1 ways"):
-        parity.port(source, target, probe=(x, target.predict(x)))
+        port(source, target, probe=(x, target.predict(x)))
     assert all(np.array_equal(a, b) for a, b in zip(before, target.get_weights(), strict=True))
 
 
@@ -429,7 +432,7 @@ def test_ways_that_give_the_same_weights_are_no_tie():
     for layer in source.layers:
         layer.weights["kernel"] = layer.weights["kernel"] + layer.weights["kernel"].T
     target, x = chain(4, 4, seed=1), np.ones((2, 4), np.float32)
-    parity.port(columns(source), target, probe=(x, source.predict(x)))
+    port(columns(source), target, probe=(x, source.predict(x)))
     assert same(source, target)
 
 
@@ -444,24 +447,24 @@ def test_ways_that_give_the_same_weights_are_no_tie():
 )
 def test_a_probe_of_the_wrong_kind_is_refused(probe, message):
     with pytest.raises(UsageError, match=message):
-        parity.port(chain(4, 4), chain(4, 4), probe=probe)
+        port(chain(4, 4), chain(4, 4), probe=probe)
 
 
 def test_a_probe_finds_the_order_of_the_layers_and_of_flattened_rows(tmp_path):
     source = chain(4, 4, 4, names=["a", "b", "c"])
-    parity.port(source, tmp_path / "a.safetensors")
+    port(source, tmp_path / "a.safetensors")
     target, x = chain(4, 4, 4, names=["u", "v", "w"], seed=1), np.random.default_rng(3).standard_normal((5, 4))
-    parity.port(tmp_path / "a.safetensors", target, probe=(x, source.predict(x)))
+    port(tmp_path / "a.safetensors", target, probe=(x, source.predict(x)))
     assert same(source, target)
 
     source = convolutional()
     layout = "channels first, channels first rows"
-    parity.port(source, tmp_path / "c.npz", layout=layout)
+    port(source, tmp_path / "c.npz", layout=layout)
     target = Sequential.from_config(source.get_config())
     with pytest.raises(UsageError, match=f"channels first, {layout}"):
-        parity.port(tmp_path / "c.npz", target)
+        port(tmp_path / "c.npz", target)
     x = np.random.default_rng(3).standard_normal((5, 6, 6, 2))
-    parity.port(tmp_path / "c.npz", target, probe=(x, source.predict(x)))
+    port(tmp_path / "c.npz", target, probe=(x, source.predict(x)))
     assert same(source, target)
 
 
@@ -493,15 +496,15 @@ def test_weight_and_bias_may_be_pytorchs_words_or_anybodys():
     with pytest.raises(
         UsageError, match=r"2 layouts fit, and shapes cannot tell: that of PyTorch, rows.*'rows:'.*naming='torch:'"
     ):
-        parity.port(arrays(source, False), target)
-    parity.port(arrays(source, False), target, layout="rows")
+        port(arrays(source, False), target)
+    port(arrays(source, False), target, layout="rows")
     assert same(source, target)
     target, x = chain(4, 4, seed=1), np.random.default_rng(2).standard_normal((3, 4))
-    parity.port(arrays(source, True), target, probe=(x, source.predict(x)))
+    port(arrays(source, True), target, probe=(x, source.predict(x)))
     assert same(source, target)
     for turned in (False, True):
         source, target = chain(3, 2), chain(3, 2, seed=1)
-        parity.port(arrays(source, turned), target)
+        port(arrays(source, turned), target)
         assert same(source, target)
     assert len(matches(side(arrays(source, True)), skeleton.of_scratch(source))) == 1
 
@@ -518,17 +521,17 @@ def test_a_layout_as_a_function():
         }
 
     weights = {f"{layer.name}/{name}": array for layer in source.layers for name, array in layer.weights.items()}
-    parity.port(turned(weights), target, layout=turned)
+    port(turned(weights), target, layout=turned)
     assert same(source, target)
 
 
 def test_which_end_a_word_is_for(tmp_path):
     source, target = chain(4, 4), chain(4, 4, seed=1)
-    parity.port(source, tmp_path / "a.npz", layout="columns")
-    parity.port(tmp_path / "a.npz", tmp_path / "b.npz", layout="columns:flat", model=target)
-    parity.port(tmp_path / "b.npz", tmp_path / "c.npz", layout="flat:", naming="torch", model=target)
-    parity.port(tmp_path / "c.npz", tmp_path / "d.npz", naming="torch:flax")
-    parity.port(tmp_path / "d.npz", target)
+    port(source, tmp_path / "a.npz", layout="columns")
+    port(tmp_path / "a.npz", tmp_path / "b.npz", layout="columns:flat", model=target)
+    port(tmp_path / "b.npz", tmp_path / "c.npz", layout="flat:", naming="torch", model=target)
+    port(tmp_path / "c.npz", tmp_path / "d.npz", naming="torch:flax")
+    port(tmp_path / "d.npz", target)
     assert same(source, target)
     with np.load(tmp_path / "d.npz") as found:
         assert sorted(key for key in found if not key.startswith("__"))[0] == "params/dense/bias"
@@ -546,40 +549,40 @@ def test_which_end_a_word_is_for(tmp_path):
 )
 def test_words_that_mean_nothing_are_refused(tmp_path, words, message):
     with pytest.raises(UsageError, match=message):
-        parity.port(chain(3, 2), tmp_path / "a.npz", **words)
+        port(chain(3, 2), tmp_path / "a.npz", **words)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_models_have_names_and_types_of_their_own():
     with pytest.raises(UsageError, match="has its own names"):
-        parity.port(chain(4), chain(4), naming="torch")
+        port(chain(4), chain(4), naming="torch")
     with pytest.raises(UsageError, match="has its own; dtype='float16' is for files"):
-        parity.port(chain(4), chain(4), dtype="float16")
+        port(chain(4), chain(4), dtype="float16")
 
 
 @pytest.mark.parametrize("thing", [3, None, {"a": "b"}, [], {"a": np.ones(3, complex)}], ids=str)
 def test_what_holds_no_weights_is_refused(thing):
     with pytest.raises(UsageError):
-        parity.port(thing, chain(4))
+        port(thing, chain(4))
 
 
 def test_what_the_keys_of_a_file_do_not_say(tmp_path):
-    parity.port(convolutional(), tmp_path / "a.npz", naming="torch")
+    port(convolutional(), tmp_path / "a.npz", naming="torch")
     with pytest.raises(UsageError, match=r"may stand behind a Flatten of 3 channels.*give the network"):
-        parity.port(tmp_path / "a.npz", tmp_path / "b.npz", naming="keras")
-    parity.port(tmp_path / "a.npz", tmp_path / "b.npz", naming="torch")  # nothing has to be known of that
-    parity.port(chain(3), tmp_path / "c.npz", layout="rows")
+        port(tmp_path / "a.npz", tmp_path / "b.npz", naming="keras")
+    port(tmp_path / "a.npz", tmp_path / "b.npz", naming="torch")  # nothing has to be known of that
+    port(chain(3), tmp_path / "c.npz", layout="rows")
     with pytest.raises(UsageError, match="do not say of what network they are"):
-        parity.port(tmp_path / "c.npz", tmp_path / "d.npz")
+        port(tmp_path / "c.npz", tmp_path / "d.npz")
 
 
 def test_kinds_that_only_keras_names_are_refused_elsewhere(tmp_path):
     model = Sequential([SimpleRNN(3)])
     model.build((None, 5, 2))
-    parity.port(model, tmp_path / "a.npz")
+    port(model, tmp_path / "a.npz")
     for naming in ("torch", "flax"):
         with pytest.raises(UsageError, match=f"how {naming} holds the weights of a SimpleRNN is not known"):
-            parity.port(model, tmp_path / "b.npz", naming=naming)
+            port(model, tmp_path / "b.npz", naming=naming)
 
 
 # -- dtypes ------------------------------------------------------------------------------------------------------------
@@ -631,7 +634,7 @@ def test_the_report_says_what_is_rounded_and_a_dry_run_changes_nothing():
     source, target = chain(3), chain(3, seed=1)
     before = target.get_weights()
     arrays = {"a/kernel": source.layers[0].weights["kernel"] + np.float64(1e-12), "a/bias": np.float64([1, 2, 3])}
-    report = parity.port(arrays, target, dry_run=True)
+    report = port(arrays, target, dry_run=True)
     assert all(np.array_equal(a, b) for a, b in zip(before, target.get_weights(), strict=True))
     assert report.sentence.startswith("Would port 2 weights from the dict of arrays to scratchnet model")
     assert report.sentence.endswith("1 of them rounded.")
@@ -651,7 +654,7 @@ def test_a_config_in_a_file_that_makes_no_sense_is_a_file_error(tmp_path):
     config["layers"][1]["config"]["units"] = "many"
     (tmp_path / "network.json").write_text(json.dumps({"class_name": "Sequential", "config": config}))
     with pytest.raises(FileError, match=r"network\.json: the shapes of the weights cannot be worked out: .*'many'"):
-        parity.port(chain(3), tmp_path / "a.npz", model=tmp_path / "network.json")
+        port(chain(3), tmp_path / "a.npz", model=tmp_path / "network.json")
 
 
 # -- every layout, there and back --------------------------------------------------------------------------------------
@@ -668,9 +671,9 @@ def test_every_layout_there_and_back_bit_for_bit(tmp_path, layout, dtype):
     source.build((None, 4))
     filled(source)
     source.layers[0].weights["kernel"][0] = [-0.0, np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max]
-    parity.port(source, tmp_path / "a.npz", layout=layout)
+    port(source, tmp_path / "a.npz", layout=layout)
     target = Sequential.from_config(source.get_config())
-    parity.port(tmp_path / "a.npz", target, layout=layout)
+    port(tmp_path / "a.npz", target, layout=layout)
     assert same(source, target)
 
 
@@ -683,7 +686,7 @@ def test_every_naming_there_and_back_bit_for_bit(tmp_path, naming, ending):
     source = Sequential(layers)
     source.build((None, 5, 5))
     filled(source)
-    parity.port(source, tmp_path / f"a.{ending}", naming=naming)
+    port(source, tmp_path / f"a.{ending}", naming=naming)
     target = Sequential.from_config(source.get_config())
-    parity.port(tmp_path / f"a.{ending}", target)
+    port(tmp_path / f"a.{ending}", target)
     assert same(source, target)
