@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import parity
-from parity import cases, oracle, pipeline, probe
+from parity import cases, oracle, probe
 from parity.runners import keras as keras_runner
 from parity.runners import scratch, steps
 from scratchnet import activations, layers
@@ -64,7 +64,7 @@ def test_every_correct_case_is_within_the_noise_end_to_end() -> None:
         wide = {n: w.astype(np.float64) for n, w in weights.items()}
         exact = keras_runner.run(spec.with_dtype("float64"), wide, x, y)
         largest[spec.name] = max(oracle.floors(scratch.run(spec, weights, x, y), reference, exact).values())
-    assert max(largest.values()) <= pipeline.NOISE, largest
+    assert max(largest.values()) <= oracle.NOISE, largest
 
 
 def rounded_to(bits: int, array: np.ndarray) -> np.ndarray:
