@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import parity
-from parity import cases, oracle, probe
+from parity import cases, oracle, pipeline, probe
 from parity.runners import keras as keras_runner
 from parity.runners import scratch, steps
 from scratchnet import activations, layers
