@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +29,13 @@ def require_tensorflow() -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("tensorflow"):
         require_tensorflow()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fresh_names() -> None:
+    """Keras numbers the layers of a process; a file's first Dense is `dense`, whichever files ran before it."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.clear_session(free_memory=False)
 
 
 @pytest.fixture(scope="session")
