@@ -427,3 +427,85 @@ def test_a_mistake_above_a_layer_that_scratchnet_lacks_is_named():
         report = parity.check(built, subject(run, bound, arrays), x, y, modes=("eager",))
         assert report.verdict == ("fail" if code else "pass")
         assert all(finding.cause and "sigmoid" in finding.cause.code for finding in report.findings)
+
+
+# -- what an attempt to fool the judge found ---------------------------------------------------------------------------
+
+
+def test_a_gradient_that_is_not_given_does_not_pass_unless_that_is_said(model):
+    def partly(x, y, params, cache, outputs):
+        return {"dW2": backward(x, y, params, cache, outputs)["dW2"]}
+
+    report = check(model, subject(forward, partly, parameters()))
+    assert report.verdict == "fail"
+    assert set(codes(report)) == {"gradient-missing"}
+    said = subject(forward, partly, parameters(), gradients={"W1": None, "b1": None, "b2": None})
+    assert check(model, said).verdict == "pass"
+
+
+def test_a_fixed_batch_size_is_the_finding(model):
+    def fixed(x, y, params, cache, outputs):
+        return {n: g * len(x) / len(X) for n, g in backward(x, y, params, cache, outputs).items()}
+
+    assert codes(check(model, subject(forward, fixed, parameters()))) == ["batch-size-fixed"]
+
+
+def test_a_loss_that_is_nan_is_blamed_on_no_mistake(model):
+    brought = subject(forward, backward, parameters(), loss=lambda outputs, y: np.nan)
+    assert codes(check(model, brought)) == ["not-finite"]
+
+
+def test_an_error_of_the_size_of_rounding_gets_no_named_factor(model):
+    def nearly(x, y, params, cache, outputs):
+        noise = np.random.default_rng(5)
+        return {n: g * (1 + 1e-10 * noise.standard_normal(g.shape))
+                for n, g in backward(x, y, params, cache, outputs).items()}  # fmt: skip
+
+    report = check(model, subject(forward, nearly, parameters()))
+    assert report.verdict == "fail"
+    assert not any("times TensorFlow's" in f.cause.text for f in report.findings if f.cause)
+
+
+def test_a_tuple_of_all_that_was_computed(model):
+    def everything(x, W1, b1, W2, b2):
+        Z1 = x @ W1 + b1
+        A1 = np.tanh(Z1)
+        Z2 = A1 @ W2 + b2
+        A2 = softmax(Z2)
+        return Z1, A1, Z2, A2
+
+    def back(x, y, A1, A2, W2):
+        dz2 = (A2 - y) / len(x)
+        dz1 = dz2 @ W2.T * (1 - A1**2)
+        return x.T @ dz1, dz1.sum(axis=0), A1.T @ dz2, dz2.sum(axis=0)
+
+    assert check(model, subject(everything, back, parameters())).verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gradients": {"W1": "nope"}}, "backward gives no such"),
+        ({"tensors": {"a1": "nope/output"}}, "has no 'nope/output'"),
+        ({"labels": "int"}, "labels: expected integers, one-hot"),
+        ({"layout": lambda w: []}, "layout: expected a dict"),
+    ],
+)
+def test_a_mapping_that_fits_nothing_is_refused(model, options, message):
+    with pytest.raises(UsageError, match=message):
+        check(model, subject(forward, backward, parameters(), **options))
+
+
+def test_arrays_of_an_object_stay_the_same_arrays(model):
+    net = Stateful()
+    held = net.W1
+    check(model, subject(net))
+    assert net.W1 is held
+
+
+def test_code_that_exits_is_no_verdict(model):
+    def leaving(x, params):
+        raise SystemExit(0)
+
+    with pytest.raises(SubjectError, match="SystemExit"):
+        check(model, subject(leaving, backward, parameters()))
