@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from parity.errors import FileError, NothingConcluded, ParityError, SubjectError, UsageError
 
 if TYPE_CHECKING:
+    from parity.golden.record import record
+    from parity.golden.replay import replay
     from parity.options import unused
     from parity.pipeline import check
     from parity.porting import port
@@ -28,6 +30,8 @@ __all__ = [
     "check",
     "check_training",
     "port",
+    "record",
+    "replay",
     "subject",
     "unused",
     "verify",
@@ -44,6 +48,8 @@ _HOMES = {
     "unused": "parity.options",
     "check_training": "parity.training.check",
     "port": "parity.porting",
+    "record": "parity.golden.record",
+    "replay": "parity.golden.replay",
     "verify": "parity.weights.verification",
 }
 

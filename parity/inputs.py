@@ -13,9 +13,14 @@ from parity import data, probe
 from parity.errors import NothingConcluded, UsageError
 from parity.runners import scratch
 
-__all__ = ["Inputs", "representable", "whole_number"]
+__all__ = ["Inputs", "Preferred", "representable", "whole_number"]
 
 ROUNDED = 1e-5  # how far rounding takes a row of float32 labels from the sum 1, with thousands of classes
+
+
+class Preferred(str):
+    """What `data` is for the networks that take digits, and nothing for the others: a project settled it for all of its
+    networks. Asked for by name, digits for another network are a mistake."""
 
 
 @dataclass
@@ -45,7 +50,7 @@ class Inputs:
             return representable(x), _whole_rows(y, network.labels)
         if network.takes_digits:
             return self._digits(network)
-        if self.data is not None:
+        if not (self.data is None or isinstance(self.data, Preferred)):
             raise UsageError(
                 f"data: {network.name} takes samples of shape {network.input_shape}, not 28x28 digits; leave data out"
             )

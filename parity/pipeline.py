@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 
 from parity import (
     compare,
     diagnose,
+    environment,
     facts,
     kinks,
     known,
@@ -35,12 +33,13 @@ from parity.inputs import Inputs, representable, whole_number
 from parity.report import Check, Report
 from parity.reproduce import MODES
 from parity.runners import keras, scratch
+from parity.runners.reference import Reference
 from parity.runners.steps import Operation
 from parity.spec import DTYPES, Spec
 from parity.subjects import Subject
 from parity.trace import Place, Trace, Weights, flow
 
-__all__ = ["check"]
+__all__ = ["Problem", "check", "judged", "problems"]
 
 BATCH = 32
 GLUE = 64  # samples on which the chains are compared with their operations
@@ -93,40 +92,79 @@ def check(
             "of your own: parity.check(model, x=x, y=y)"
         )
     inputs = Inputs(x, y, data, batch or BATCH, seed)
-    checks = []
-    for resolved in models.resolve(model, loss, seed):
-        spec = resolved.spec if training else replace(resolved.spec, training=False)
-        network = scratch.Network.of(spec) if subject is None else own.network_of(spec)[0]
-        if network.drops and "xla" in modes:
-            raise UsageError(f"modes: {network.name} drops cells at random, and XLA draws other ones; leave xla out")
-        given = resolved.weights or probe.weights(network.weights, seed)
-        samples, labels = inputs.for_network(network)
-        scratch.require_indices(network, samples)
-        scratch.require_labels(spec, labels, (len(samples), *network.output_shape))
-        if subject is not None:
-            wide = spec.with_dtype("float64" if dtype == "both" else dtype)
-            moved = {n: representable(w) for n, w in probe.weights(given, seed).items()}
-            progress(f"{subject.name}, {spec.loss_name}")
-            checks.append(own.judge(wide, moved, samples, labels, subject, modes))
-            continue
-        weights = {n: representable(w) for n, w in given.items()}
-        for one in DTYPES if dtype == "both" else (dtype,):
-            progress(f"{spec.name}, {spec.loss_name}, {one}")
-            checks.append(_checked(spec.with_dtype(one), weights, samples, labels, modes))
+    posed = problems(models.resolve(model, loss, seed), inputs, modes, training, only_scratchnet=subject is None)
+    checks = [check for problem in posed for check in judged(problem, subject, dtype, modes, keras, progress)]
     return Report(
         checks=tuple(checks),
         data=inputs.source,
         batch=inputs.batch,
         seed=seed,
         command=reproduce.command(model, subject, loss, dtype, inputs, seed, modes, training),
-        environment=_environment(),
+        environment=environment.of_both_sides(),
     )
 
 
-def _checked(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, modes: Sequence[str]) -> Check:
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One network with one loss at given weights, on given samples and labels; all numbers that float32 holds.
+    designed: the same, with every constant weight (a zero bias) moved off it, which is what a subject is given."""
+
+    spec: Spec
+    weights: Weights
+    designed: Weights
+    x: np.ndarray
+    y: np.ndarray
+
+
+def problems(
+    found: Sequence[models.Resolved],
+    inputs: Inputs,
+    modes: Sequence[str],
+    training: bool,
+    only_scratchnet: bool,
+) -> Iterator[Problem]:
+    """Each of these networks with its inputs. only_scratchnet: whether layers that scratchnet lacks are refused."""
+    for resolved in found:
+        spec = resolved.spec if training else replace(resolved.spec, training=False)
+        network = scratch.Network.of(spec) if only_scratchnet else own.network_of(spec, keras)[0]
+        if network.drops and "xla" in modes:
+            raise UsageError(f"modes: {network.name} drops cells at random, and XLA draws other ones; leave xla out")
+        samples, labels = inputs.for_network(network)
+        scratch.require_indices(network, samples)
+        scratch.require_labels(spec, labels, (len(samples), *network.output_shape))
+        seed = inputs.seed
+        given = resolved.weights or probe.weights(network.weights, seed)
+        moved = probe.weights(given, seed)
+        given, moved = ({n: representable(w) for n, w in each.items()} for each in (given, moved))
+        yield Problem(spec, given, moved, samples, labels)
+
+
+def judged(
+    problem: Problem,
+    subject: Subject | None,
+    dtype: str,
+    modes: Sequence[str],
+    reference: Reference,
+    progress: Callable[[str], None],
+) -> Iterator[Check]:
+    """scratchnet in each dtype, or somebody's own network, against the reference in each mode."""
+    spec, x, y = problem.spec, problem.x, problem.y
+    if subject is not None:
+        progress(f"{subject.name}, {spec.loss_name}")
+        wide = spec.with_dtype("float64" if dtype == "both" else dtype)
+        yield own.judge(wide, problem.designed, x, y, subject, modes, reference)
+        return
+    for one in DTYPES if dtype == "both" else (dtype,):
+        progress(f"{spec.name}, {spec.loss_name}, {one}")
+        yield _checked(spec.with_dtype(one), problem.weights, x, y, modes, reference)
+
+
+def _checked(
+    spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, modes: Sequence[str], reference: Reference
+) -> Check:
     """`_check`, with what stops it halfway as a message."""
     try:
-        return _check(spec, weights, x, y, modes)
+        return _check(spec, weights, x, y, modes, reference)
     except scratch.Broken as broken:
         network = scratch.Network.of(spec)
         places = flow(network.layers, spec.loss_name, spec.optimizer_name)
@@ -138,15 +176,19 @@ def _checked(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, modes: 
         raise UsageError(f"{spec.name}: does not fit into memory ({error}); take a smaller batch or network") from error
 
 
-def _check(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, modes: Sequence[str]) -> Check:
+def _check(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, modes: Sequence[str], runs: Reference) -> Check:
     """One network with one loss in one dtype, against each way that the reference can run."""
     weights = {name: array.astype(spec.dtype) for name, array in weights.items()}
     network = scratch.Network.of(spec)
     places = list(flow(network.layers, spec.loss_name, spec.optimizer_name))
     judge = judge_whole if spec.dtype == "float64" else judge_local
     worst = {row.tensor: row for row in _glue(spec, weights, x[:GLUE], y[:GLUE], places)}
+    references: list[Trace] = []
     for mode in modes:
-        reference = keras.run(spec, weights, x, y, mode)
+        reference = runs.run(spec, weights, x, y, mode)
+        if any(_same(reference, other) for other in references):
+            continue
+        references.append(reference)
         for row in judge(spec, weights, x, y, reference, places):
             if row.tensor not in worst or row.budgets > worst[row.tensor].budgets:
                 worst[row.tensor] = replace(row, mode=mode)
@@ -165,10 +207,23 @@ def _check(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, modes: Se
         kinks=kinks.judged(spec, weights, reference, y, rows, places),
         notes=facts.of_loss(spec, weights, reference, y),
     )
-    return check if check.first_wrong is None else _explained(check, spec, weights, x, y, reference)
+    if check.first_wrong is None:
+        return check
+    wide = {name: array.astype(np.float64) for name, array in weights.items()}
+    exact = runs.run(spec.with_dtype("float64"), wide, x, y) if spec.dtype == "float32" else reference
+    return _explained(check, spec, weights, x, y, reference, exact)
 
 
-def _explained(check: Check, spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace) -> Check:
+def _same(one: Trace, other: Trace) -> bool:
+    """Bit for bit, as the modes of TensorFlow often are: what was judged once need not be judged again."""
+    if one.tensors.keys() != other.tensors.keys():
+        return False
+    return all(a is b or a.tobytes() == b.tobytes() for a, b in ((one[name], other[name]) for name in one.tensors))
+
+
+def _explained(
+    check: Check, spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace, exact: Trace
+) -> Check:
     """The check with what a mismatch calls for: a vote on the gradients, and whether it matters end to end."""
     subject = scratch.run(spec, weights, x, y)
     forward = all(row.passed for row in check.rows if not row.tensor.endswith((".gradient", ".updated")))
@@ -177,8 +232,6 @@ def _explained(check: Check, spec: Spec, weights: Weights, x: np.ndarray, y: np.
         check = replace(check, findings=_findings(check, spec, weights, y, subject, reference))
     if spec.dtype == "float64":
         return replace(check, vote=sentence)
-    wide = {name: array.astype(np.float64) for name, array in weights.items()}
-    exact = keras.run(spec.with_dtype("float64"), wide, x, y)
     end_to_end = _end_to_end(oracle.floors(subject, reference, exact))
     if not sentence:
         sentence = precision.reduced(check.rows, scratch.replay(spec, weights, reference, y), reference)
@@ -280,22 +333,3 @@ def judge_local(
     replayed = scratch.replay(spec, weights, reference, y)
     rows = compare.compare_local(replayed, bounds, reference, places)
     return rows + compare.missing(reference, replayed, places)
-
-
-def _environment() -> dict[str, Any]:
-    """Versions, and what else moves last bits, on both sides; TensorFlow's as they are set during a comparison. The
-    dtype policy is the caller's: what the same model would be trained in, not what a comparison runs in."""
-    from parity.runners import tensorflow
-
-    with tensorflow.precision("float32"):
-        conditions = tensorflow.versions()
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "blas": np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"],
-        "blas_threads": int(os.environ.get("OPENBLAS_NUM_THREADS") or os.cpu_count() or 1),
-        **conditions,
-        "dtype_policy": tensorflow.dtype_policy(),
-    }

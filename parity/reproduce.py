@@ -26,17 +26,19 @@ def command(
     modes: Sequence[str],
     training: bool,
 ) -> str:
-    """A command line, or a call in Python where the command line has no word for it."""
+    """A command line, or a call in Python where the command line has no word for it. Every option is there, because a
+    configuration may have another one than the default."""
     named = (model is None or isinstance(model, str | Path)) and (subject is None or subject.source)
     spoken = loss is None or isinstance(loss, str)
-    if not (named and spoken and training and inputs.x is None and tuple(modes) == MODES):
+    if not (named and spoken and training and inputs.x is None):
         return _call(model, subject, loss, dtype, inputs, seed, modes, training)
     words = ["parity", "check"]
     words += [str(model)] if model is not None else []
     words += ["--subject", subject.source] if subject is not None else []
     words += ["--loss", loss] if loss is not None else []
     words += ["--data", str(inputs.used)] if inputs.used is not None else []
-    return shlex.join([*words, "--batch", str(inputs.batch), "--dtype", dtype, "--seed", str(seed)])
+    words += ["--batch", str(inputs.batch), "--dtype", dtype, "--seed", str(seed), "--modes", ",".join(modes)]
+    return shlex.join(words)
 
 
 def _call(

@@ -26,7 +26,7 @@ PARITY_ROWS = (
     {"porting"},
     {"pipeline", "golden", "fuzz", "score"},
     {"own", "reproduce", "training"},
-    {"models", "cases", "inputs", "kinks", "oracle", "power", "precision", "data", "known"},
+    {"models", "cases", "inputs", "kinks", "oracle", "power", "precision", "data", "known", "environment"},
     {"report"},
     {"conventions"},
     {"diagnose"},
@@ -34,12 +34,13 @@ PARITY_ROWS = (
     {"runners", "weights", "compare"},
     {"subjects"},
     {"parameters", "calling"},
-    {"trace", "budget", "spec", "probe"},
+    {"trace", "budget", "spec", "probe", "config"},
 )
 # Which part of scratchnet a module of parity may know; the others none.
 KNOWS_SCRATCHNET = {
     "parity.cases": "scratchnet",
     "parity.fuzz": "scratchnet",
+    "parity.golden.replay": "scratchnet",
     "parity.oracle": "scratchnet",
     "parity.runners.foreign": "scratchnet",
     "parity.runners.scratch": "scratchnet",
@@ -258,6 +259,13 @@ except SystemExit as exit:
 @pytest.mark.parametrize("code", ["import scratchnet, parity", HELP], ids=["import", "parity --help"])
 def test_no_framework_is_loaded(code):
     assert not modules_after(code) & FRAMEWORKS
+
+
+@pytest.mark.parametrize("module", ["parity", "parity.config", "parity.errors"])
+def test_what_a_pytest_run_may_load_at_its_start_is_light(module):
+    loaded = modules_after(f"import {module}")
+    assert {name for name in loaded if within(name, "parity")} == {"parity", "parity.errors", module}
+    assert not loaded & {"click", "numpy", "rich", "scipy", "scratchnet"}
 
 
 def test_a_loaded_module_would_be_seen():

@@ -22,6 +22,7 @@ from parity.own.causes import findings_of
 from parity.own.evidence import Case, Evidence, Run, compared, is_narrow, network_of, skipped
 from parity.report import Check
 from parity.runners import subject as runner
+from parity.runners.reference import Reference
 from parity.runners.scratch import Network
 from parity.runners.steps import Operation, Settle
 from parity.runners.subject import Bound
@@ -32,15 +33,23 @@ from parity.trace import Place, Trace, Weights
 __all__ = ["judge", "network_of"]
 
 
-def judge(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, subject: Subject, modes: Sequence[str]) -> Check:
+def judge(
+    spec: Spec,
+    weights: Weights,
+    x: np.ndarray,
+    y: np.ndarray,
+    subject: Subject,
+    modes: Sequence[str],
+    reference: Reference,
+) -> Check:
     """The verdict on a subject. spec: in the dtype that the samples are handed over in."""
-    network, in_numpy = network_of(spec)
+    network, in_numpy = network_of(spec, reference)
     weights = {name: array.astype(spec.dtype) for name, array in weights.items()}
     x = x if network.indices else x.astype(spec.dtype)
-    case = Case(spec, subject, network, in_numpy, modes)
+    case = Case(spec, subject, network, in_numpy, modes, reference)
     references = case.references(weights, x, y)
-    reference = references[modes[0]]
-    bound = runner.bind(subject, network.layers, _held(subject, weights, network), x, y, reference)
+    first = references[modes[0]]
+    bound = runner.bind(subject, network.layers, _held(subject, weights, network), x, y, first)
     case = replace(case, bound=bound)
     evidence = case.evidence(weights, x, y, references)
     misbehaved = [*misbehaviour(bound, weights, x, y, evidence.run), *elsewhere(case, weights, x, y, evidence)]
@@ -53,15 +62,15 @@ def judge(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, subject: S
         dtype=spec.dtype,
         modes=tuple(modes),
         rows=tuple(rows),
-        skipped=skipped(case.places, evidence.run.trace, reference),
-        powerless=power.powerless(rows, reference),
-        blind=tuple(power.blind_spots(spec.config["layers"], weights, reference, rows, spec.dtype, False)),
+        skipped=skipped(case.places, evidence.run.trace, first),
+        powerless=power.powerless(rows, first),
+        blind=tuple(power.blind_spots(spec.config["layers"], weights, first, rows, spec.dtype, False)),
         findings=tuple([*(finding for _, finding in misbehaved), *findings]),
         conventions=tuple(convention.text for convention in evidence.conventional),
         notes=tuple(_notes(bound, evidence.run, weights, x, y, spec)),
         subject=subject.name,
     )
-    return _with_facts(check, case, evidence, weights, x, y, reference)
+    return _with_facts(check, case, evidence, weights, x, y, first)
 
 
 def _with_facts(

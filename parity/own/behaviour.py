@@ -15,7 +15,7 @@ from parity.own.evidence import Case, Evidence, Run, compared
 from parity.runners.subject import Bound
 from parity.trace import Place, Weights
 
-__all__ = ["elsewhere", "misbehaviour"]
+__all__ = ["elsewhere", "misbehaviour", "other_batches"]
 
 Misbehaved = tuple[Row, Finding]
 
@@ -63,11 +63,8 @@ def elsewhere(case: Case, weights: Weights, x: np.ndarray, y: np.ndarray, first:
     otherwise something in it is fixed to the first."""
     if not first.right or case.network.drops:
         return
-    other = {name: np.asarray(array * OTHER, array.dtype) for name, array in weights.items()}
-    fewer = slice(None, None, -1) if len(x) == 1 else slice(len(x) // 3, None)
-    second = _other_batch(case, other, x[fewer], y[fewer])
-    if second is None:
-        second = _other_batch(case, other, x[::-1], y[::-1])
+    tries = (_other_batch(case, *batch) for batch in other_batches(weights, x, y))
+    second = next((evidence for evidence in tries if evidence is not None), None)
     wrong = next((row for row in second.rows if not row.passed), None) if second is not None else None
     if wrong is None or second is None:
         return
@@ -79,6 +76,15 @@ def elsewhere(case: Case, weights: Weights, x: np.ndarray, y: np.ndarray, first:
     else:
         text += "something is kept from before (an activation, or a copy of a weight)"
         yield _broken(called, "stale-cache", text, ALONE, BEFORE)
+
+
+def other_batches(weights: Weights, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[Weights, np.ndarray, np.ndarray]]:
+    """Weights, samples and labels to compare on once more: with fewer samples, and, for code that does not run on
+    another number of them, with as many."""
+    other = {name: np.asarray(array * OTHER, array.dtype) for name, array in weights.items()}
+    if len(x) > 1:
+        yield other, x[len(x) // 3 :], y[len(x) // 3 :]
+    yield other, x[::-1], y[::-1]
 
 
 def _other_batch(case: Case, weights: Weights, x: np.ndarray, y: np.ndarray) -> Evidence | None:

@@ -12,9 +12,10 @@ from parity import compare, conventions, oracle, trace
 from parity.compare import Row
 from parity.conventions import Convention
 from parity.diagnose.whole import Seen
-from parity.errors import UsageError
+from parity.errors import NothingConcluded, UsageError
 from parity.mistakes import Mistake, catalogue, regularizers
-from parity.runners import foreign, keras, scratch
+from parity.runners import foreign, scratch
+from parity.runners.reference import Reference
 from parity.runners.scratch import Network
 from parity.runners.steps import Operation, Settle
 from parity.runners.subject import Bound
@@ -25,13 +26,13 @@ from parity.trace import Place, Trace, Weights, flow
 __all__ = ["Case", "Evidence", "Run", "compared", "is_narrow", "loss_operation", "network_of", "skipped"]
 
 
-def network_of(spec: Spec) -> tuple[Network, bool]:
-    """The network of a spec, and whether scratchnet has all its layers; if not, it is Keras that describes it."""
+def network_of(spec: Spec, reference: Reference) -> tuple[Network, bool]:
+    """The network of a spec, and whether scratchnet has all its layers; if not, the reference describes it."""
     try:
         return Network.of(spec), True
     except UsageError as error:
         try:
-            return keras.described(spec), False
+            return reference.described(spec), False
         except UsageError:
             raise error from None
 
@@ -69,6 +70,7 @@ class Case:
     network: Network
     in_numpy: bool
     modes: Sequence[str]
+    reference: Reference
     bound: Bound | None = None
 
     @property
@@ -81,7 +83,7 @@ class Case:
 
     def references(self, weights: Weights, x: np.ndarray, y: np.ndarray) -> dict[str, Trace]:
         exact = {name: array.astype(np.float64) for name, array in weights.items()}
-        return {mode: keras.run(self.wide, exact, x, y, mode) for mode in self.modes}
+        return {mode: self.reference.run(self.wide, exact, x, y, mode) for mode in self.modes}
 
     def evidence(self, weights: Weights, x: np.ndarray, y: np.ndarray, references: Mapping[str, Trace]) -> Evidence:
         """Run the user's code, and compare each of its tensors with Keras's."""
@@ -90,7 +92,7 @@ class Case:
         reference = references[self.modes[0]]
         run = Run(*self.bound.run(weights, x, y))
         replay = replayed(self.wide, exact, x, y, self.in_numpy)
-        allowed = _allowed(run.trace, self.spec, weights, x, y, reference, self.places)
+        allowed = self._allowed(run.trace, weights, x, y, reference)
         for more in (_rounded(replay) if replay is not None else {}, _stepped(self.subject, weights)):
             allowed = {name: limit + more.get(name, 0.0) for name, limit in allowed.items()}
         sizes = {"batch": len(x), **_outputs(self.network)}
@@ -100,15 +102,30 @@ class Case:
         rows += [row for row in missing(self.places, seen, reference) if not self.bound.gives_none(row.tensor)]
         return Evidence(run, seen, conventional, rows, replay)
 
+    def _allowed(
+        self, subject: Trace, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace
+    ) -> dict[str, Any]:
+        """How far each tensor may be from Keras's in float64."""
+        gate = compare.gate(reference, self.places)
+        if self.spec.dtype == "float64" and not is_narrow(subject):
+            return gate
+        narrow = {name: array.astype(np.float32) for name, array in weights.items()}
+        rounded = self.reference.run(self.spec.with_dtype("float32"), narrow, x.astype(np.float32), y)
+        return {
+            name: max(gate[name], oracle.NOISE * oracle.spread(rounded[name], reference[name]))
+            for name in gate
+            if name in rounded
+        }
+
 
 def replayed(
     spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, in_numpy: bool
 ) -> Callable[[Settle], None] | None:
     """The network operation by operation, with Keras itself in place of the layers that scratchnet does not have; None
-    where it lacks the loss."""
+    where it lacks the loss, or where there is no Keras to stand in."""
     try:
         return scratch.repeated(spec, weights, x, y, None if in_numpy else foreign.layers_of(spec.config))
-    except UsageError:
+    except (UsageError, NothingConcluded):
         if in_numpy:
             raise
         return None
@@ -142,22 +159,6 @@ def is_narrow(subject: Trace) -> bool:
         np.asarray(array).dtype for name, array in subject.tensors.items() if name not in (trace.INPUT, trace.LOSS)
     }
     return any(kind.kind == "f" and kind.itemsize < 8 for kind in kinds)
-
-
-def _allowed(
-    subject: Trace, spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Trace, places: list[Place]
-) -> dict[str, Any]:
-    """How far each tensor may be from Keras's in float64."""
-    gate = compare.gate(reference, places)
-    if spec.dtype == "float64" and not is_narrow(subject):
-        return gate
-    narrow = spec.with_dtype("float32")
-    rounded = keras.run(narrow, {n: w.astype(np.float32) for n, w in weights.items()}, x.astype(np.float32), y)
-    return {
-        name: max(gate[name], oracle.NOISE * oracle.spread(rounded[name], reference[name]))
-        for name in gate
-        if name in rounded
-    }
 
 
 def _stepped(subject: Subject, weights: Weights) -> dict[str, np.ndarray]:

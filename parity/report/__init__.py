@@ -1,4 +1,4 @@
-"""The result of a check, and its forms: text for people, JSON for programs."""
+"""The result of a check, and its forms: text and Markdown for people, JSON and JUnit XML for programs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import numpy as np
 from parity.compare import Row
 
 if TYPE_CHECKING:
-    from parity.diagnose import Finding
+    from parity.diagnose import Cause, Finding
 
 __all__ = ["Check", "Report", "share"]
 
 
 SCRATCHNET = "scratchnet"  # what is compared with Keras where nobody brings a network
 NAMED = 4  # networks: more of them are counted
+NOTHING = "nothing was compared"
+WORST = 10  # tensors: as many as GitHub shows annotations of one step
 
 
 def share(budgets: float) -> str:
@@ -32,18 +34,13 @@ def how_far(row: Row) -> str:
     return row.note if row.note and row.budgets == inf else f"{share(row.budgets)} times the allowed difference"
 
 
-def _cause(check: Check) -> str:
-    """The cause of the first wrong tensor, in the words of the catalogue."""
-    row = check.first_wrong
-    found = next((f.cause for f in check.findings if row is not None and row.tensor in f.tensor), None)
-    return f"{found.code}: {found.text}" if found else ""
-
-
 def _rounding(row: Row) -> str:
     """A difference of two right float32 runs in units in the last place, as somebody sees it who prints the digits."""
     if not row.difference:
         return ""
-    return f": {row.difference / float(np.spacing(np.abs(np.float32(row.reference)))):.3g} ULP there, nothing to fix"
+    with np.errstate(over="ignore", invalid="ignore"):  # a saved report may hold what float32 does not
+        ulp = float(np.spacing(np.abs(np.float32(row.reference))))
+    return f": {row.difference / ulp:.3g} ULP there, nothing to fix"
 
 
 def _first(sentences: Iterable[str]) -> str:
@@ -81,12 +78,22 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        return not self.powerless and all(row.passed for row in self.rows)
+        return bool(self.rows) and not self.powerless and all(row.passed for row in self.rows)
 
     @property
     def first_wrong(self) -> Row | None:
         """The first tensor out of budget in the order of data flow: where the mistake is."""
         return next((row for row in self.rows if not row.passed), None)
+
+    def cause_of(self, row: Row) -> Cause | None:
+        """The mistake that explains a wrong tensor. A finding calls it as the row does, or `dW2 (as the row does)`."""
+        causes = (f.cause for f in self.findings if f.tensor == row.tensor or f.tensor.endswith(f" ({row.tensor})"))
+        return next(causes, None)
+
+    @property
+    def why_powerless(self) -> str:
+        """Why nothing can be concluded from it; empty where something can."""
+        return self.powerless or ("" if self.rows else NOTHING)
 
     @property
     def worst(self) -> Row:
@@ -124,9 +131,21 @@ class Report:
         return tuple(finding for check in self.checks for finding in check.findings)
 
     @property
+    def cause(self) -> Cause | None:
+        """That of the first wrong tensor, as the first check that knows it names it."""
+        first = ((check, check.first_wrong) for check in self.checks)
+        causes = (check.cause_of(row) for check, row in first if row is not None)
+        return next((cause for cause in causes if cause is not None), None)
+
+    @property
     def rows(self) -> tuple[Row, ...]:
         """The rows of all checks."""
         return tuple(row for check in self.checks for row in check.rows)
+
+    def worst_rows(self, count: int = WORST) -> tuple[tuple[Check, Row], ...]:
+        """The rows of all checks that use most of their budgets, each with its check, the worst first."""
+        every = [(check, row) for check in self.checks for row in check.rows]
+        return tuple(sorted(every, key=lambda pair: -pair[1].budgets)[:count])
 
     @property
     def exit_status(self) -> int:
@@ -153,7 +172,7 @@ class Report:
     def _explanations(self, failed: Sequence[Check]) -> tuple[str, ...]:
         """The cause, who is right, and whether it matters: each as the first check that knows says it."""
         return (
-            _first(_cause(check) for check in failed),
+            f"{self.cause.code}: {self.cause.text}" if self.cause else "",
             _first(check.vote for check in failed),
             _first(check.end_to_end for check in failed),
         )
@@ -175,14 +194,27 @@ class Report:
         )
 
     def _powerless(self) -> str:
-        reasons = "; ".join(dict.fromkeys(f"{c.network}: {c.powerless}" for c in self.checks if c.powerless))
-        return f"Nothing can be concluded: {reasons or 'nothing was compared'}."
+        powerless = [check for check in self.checks if not check.passed]
+        reasons = "; ".join(dict.fromkeys(f"{check.network}: {check.why_powerless}" for check in powerless))
+        return f"Nothing can be concluded: {reasons or NOTHING}."
 
     def to_json(self) -> str:
         """The report as a JSON document; see `parity.report.json`."""
         from parity.report import json
 
         return json.render(self)
+
+    def to_junit(self) -> str:
+        """The report as JUnit XML; see `parity.report.junit`."""
+        from parity.report import junit
+
+        return junit.render(self)
+
+    def to_markdown(self) -> str:
+        """The report in short, as Markdown for GitHub; see `parity.report.markdown`."""
+        from parity.report import markdown
+
+        return markdown.render(self)
 
     def to_text(self) -> str:
         """The report as plain text, as the command line shows it without colour."""

@@ -18,7 +18,7 @@ from parity.report import SCRATCHNET, Check, Report, share
 if TYPE_CHECKING:
     from parity.diagnose import Finding
 
-__all__ = ["ASCII_MARKS", "MARKS", "Line", "lines", "printable", "render"]
+__all__ = ["ASCII_MARKS", "MARKS", "Line", "digits", "how_wrong", "lines", "of_check", "printable", "render", "rough"]
 
 Marks = Mapping[bool | None, str]  # for a tensor that is right, wrong, not compared
 MARKS: Marks = {True: "✓", False: "✗", None: "-"}
@@ -56,10 +56,10 @@ COLUMNS = (
     _Column("tensor", lambda row: printable(row.tensor), "<"),
     _Column("shape", lambda row: str(row.shape), "<"),
     _Column("worst at", lambda row: str(row.index), "<"),
-    _Column(SCRATCHNET, lambda row: _value(row.subject), ">"),
-    _Column("Keras", lambda row: _value(row.reference), ">"),
-    _Column("difference", lambda row: _size(row.difference), ">"),
-    _Column("allowed", lambda row: _size(row.allowed), ">"),
+    _Column(SCRATCHNET, lambda row: digits(row.subject), ">"),
+    _Column("Keras", lambda row: digits(row.reference), ">"),
+    _Column("difference", lambda row: rough(row.difference), ">"),
+    _Column("allowed", lambda row: rough(row.allowed), ">"),
     _Column("used", lambda row: share(row.budgets) if row.compared else "-", ">"),
 )
 LEFT_OUT: tuple[tuple[str, ...], ...] = ((), ("shape",), ("shape", "allowed"), ("shape", SCRATCHNET, "Keras"))
@@ -73,7 +73,7 @@ def render(report: Report) -> str:
 
 def lines(report: Report, width: int | None = None, marks: Marks = MARKS) -> Iterator[Line]:
     """The report line by line. width: in columns, None for whatever it takes; marks: what a row begins with."""
-    left_out, columns = _fitting(report, width, marks)
+    left_out, columns = _fitting(report.rows, width, marks)
     for check in report.checks:
         yield from _check(check, columns, width, marks)
         yield Line("")
@@ -89,6 +89,12 @@ def lines(report: Report, width: int | None = None, marks: Marks = MARKS) -> Ite
     yield from _prose(report.sentence, width, VERDICT_COLOURS[report.verdict])
 
 
+def of_check(check: Check) -> str:
+    """One check as plain text: its table, and what is below it."""
+    _, columns = _fitting(check.rows, None, MARKS)
+    return "\n".join(line.text for line in _check(check, columns, None, MARKS))
+
+
 def _check(check: Check, columns: dict[_Column, int], width: int | None, marks: Marks) -> Iterator[Line]:
     yield from _prose(f"{check.network}, {check.loss}, {check.dtype}, {' and '.join(check.modes)}", width)
     by_hand = check.subject == SCRATCHNET
@@ -100,7 +106,8 @@ def _check(check: Check, columns: dict[_Column, int], width: int | None, marks: 
         mark = marks[row.passed if row.compared else None]
         yield Line(_joined(mark, cells, columns, marks), "" if row.passed else "red")
     if check.first_wrong:
-        yield from _prose(_first_wrong(check.first_wrong, check.subject), width, "red")
+        row = check.first_wrong
+        yield from _prose(f"first wrong: {row.tensor}, {how_wrong(row, check.subject)}", width, "red")
     for names, finding in _together(check.findings):
         if finding.cause is not None:
             cause = finding.cause
@@ -138,14 +145,14 @@ def _together(findings: Sequence[Finding]) -> list[tuple[str, Finding]]:
     return [(", ".join(f.tensor for f in group), group[0]) for group in groups.values()]
 
 
-def _first_wrong(row: Row, subject: str) -> str:
+def how_wrong(row: Row, subject: str) -> str:
+    """What is known of a tensor out of budget; subject: what was compared with Keras."""
     if row.note and row.budgets == inf:
-        return f"first wrong: {row.tensor}, computed by {row.computed_by}: {row.note}"
+        return f"computed by {row.computed_by}: {row.note}"
     return (
-        f"first wrong: {row.tensor}, computed by {row.computed_by}: {row.outside} of {row.size} elements are out of "
-        f"budget; worst at {row.index} ({row.mode}): {subject} {_value(row.subject)}, Keras {_value(row.reference)}, "
-        f"{_size(row.allowed)} allowed; largest relative error {_size(row.largest_relative)}, "
-        f"{_size(row.largest_ulp)} units in the last place"
+        f"computed by {row.computed_by}: {row.outside} of {row.size} elements are out of budget; worst at {row.index} "
+        f"({row.mode}): {subject} {digits(row.subject)}, Keras {digits(row.reference)}, {rough(row.allowed)} allowed; "
+        f"largest relative error {rough(row.largest_relative)}, {rough(row.largest_ulp)} units in the last place"
     )
 
 
@@ -159,9 +166,9 @@ def _prose(text: str, width: int | None, colour: str = "") -> Iterator[Line]:
         yield Line(piece, colour)
 
 
-def _fitting(report: Report, width: int | None, marks: Marks) -> tuple[tuple[str, ...], dict[_Column, int]]:
+def _fitting(rows: Sequence[Row], width: int | None, marks: Marks) -> tuple[tuple[str, ...], dict[_Column, int]]:
     """What to leave out, and the other columns with their widths, which are the same in all tables of the report."""
-    widths = {column: max(len(column.title), *(len(column.cell(row)) for row in report.rows), 0) for column in COLUMNS}
+    widths = {column: max(len(column.title), *(len(column.cell(row)) for row in rows), 0) for column in COLUMNS}
     for left_out in LEFT_OUT:
         columns = {column: wide for column, wide in widths.items() if column.title not in left_out}
         if width is None or len(_joined("", {}, columns, marks)) <= width:
@@ -174,9 +181,11 @@ def _joined(mark: str, cells: dict[_Column, str], columns: dict[_Column, int], m
     return "  ".join([f"{mark:<{max(map(len, marks.values()))}}", *padded])
 
 
-def _value(value: float) -> str:
+def digits(value: float) -> str:
+    """A value, as somebody compares it with another."""
     return f"{value:.6g}"
 
 
-def _size(value: float) -> str:
+def rough(value: float) -> str:
+    """A size, where two digits say enough."""
     return f"{value:.2g}"

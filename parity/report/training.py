@@ -8,8 +8,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from parity.report import share
+from parity.report.json import strict
+from parity.report.schema import read
 
-__all__ = ["Cause", "Finding", "TrainingReport"]
+__all__ = ["Cause", "Finding", "TrainingReport", "schema"]
+
+SCHEMA_VERSION = 1
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what `TrainingReport.to_json` writes."""
+    return read("training.schema.json")
 
 
 @dataclass(frozen=True)
@@ -113,14 +122,17 @@ class TrainingReport:
         return "\n".join(self._lines())
 
     def to_json(self) -> str:
-        """The report as a JSON document; what is no finite number is a string."""
+        """The report as the JSON document that `training.schema.json` describes."""
         document = {
+            "kind": "training",
+            "schema_version": SCHEMA_VERSION,
             "verdict": self.verdict,
+            "passed": self.passed,
             "sentence": self.sentence,
             **{key: value for key, value in asdict(self).items() if key != "environment"},
             "environment": dict(self.environment),
         }
-        return json.dumps(_plain(document), indent=2, allow_nan=False)
+        return json.dumps(strict(document), indent=2, allow_nan=False)
 
     def _lines(self) -> Iterator[str]:
         yield self.sentence
@@ -160,14 +172,3 @@ def _code(finding: Finding) -> str:
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
-def _plain(value: Any) -> Any:
-    """Without tuples, and with a string for what JSON has no number for."""
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        return str(value)
-    return value

@@ -16,7 +16,7 @@ from parity.runners import scratch, tensorflow
 from parity.spec import Spec
 from parity.trace import Trace, Weights
 
-__all__ = ["MODES", "described", "loss_config", "run", "weights_of"]
+__all__ = ["MODES", "described", "loss_config", "run", "trained", "weights_of"]
 
 MODES = ("eager", "function", "xla")
 
@@ -31,6 +31,25 @@ def run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, mode: str = 
     names = _other_names(spec)
     found = _run(_renamed(spec, names), _keyed(weights, names), x, y, mode)
     return replace(found, tensors=_keyed(found.tensors, {new: old for old, new in names.items()}))
+
+
+def trained(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, steps: int) -> list[dict[str, np.ndarray]]:
+    """Steps of the optimizer on one batch, one behind the other: for each the loss in front of it, and all weights, with
+    moving averages, behind it."""
+    names = _other_names(spec)
+    spec, own = _renamed(spec, names), {new: old for old, new in names.items()}
+    tf, keras = tensorflow.imported()
+    found = []
+    with tensorflow.precision(spec.dtype):
+        model = _build(keras, spec, _keyed(weights, names))
+        samples, labels = tf.constant(x, dtype=spec.dtype), tf.constant(y)
+        for _ in range(steps):
+            with tf.GradientTape() as tape:
+                loss = model.compute_loss(x=samples, y=labels, y_pred=model(samples, training=True), training=True)
+            variables = model.trainable_variables
+            model.optimizer.apply(tape.gradient(loss, [variable.value for variable in variables]), variables)
+            found.append({trace.LOSS: np.asarray(loss), **_keyed(weights_of(model), own)})
+    return found
 
 
 def _other_names(spec: Spec) -> dict[str, str]:

@@ -330,7 +330,7 @@ def _with_weights(
     number: Callable[[np.ndarray], Any],
     custom_objects: Mapping[str, Any] | None = None,
 ) -> Chain:
-    chain = build(spec, custom_objects)
+    chain = build(spec.uninitialized(), custom_objects)
     chain.set_weights([weights[f"{layer.name}/{name}"] for layer in chain.layers for name in layer.weights])
     for layer in chain.layers:
         layer.weights = {name: number(weight) for name, weight in layer.weights.items()}

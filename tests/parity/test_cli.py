@@ -163,7 +163,7 @@ def test_the_json_of_a_mismatch(parity, wrong_sign):
         (["check", "--dtype", "float16"], "dtype: expected float32, float64 or both; received 'float16'"),
         (["check", "tanh-16", "--data", "digits", "--batch", "9999"], "9999"),
         (["check", "activation-tanh", "--data", "digits"], "not 28x28 digits"),
-        (["check", "tanh-16", "--data", ""], "mnist, digits or the path of a .npz file, received an empty name"),
+        (["check", "tanh-16", "--data", ""], "--data: expected mnist, digits or the path of a .npz file; received ''"),
         (["check", "TANH-16"], "did you mean tanh-16?\n"),
         (["check", "Sigmoid-500"], "did you mean sigmoid-500?\n"),
         (["check", "layer-conv2d"], "did you mean layer-Conv2D?\n"),

@@ -258,7 +258,6 @@ def test_reduced_precision_is_refused_by_name(keras: Any, policy: str) -> None:
     "options",
     [
         {"training": False},
-        {"modes": ("eager",)},
         {"loss": {"class_name": "Huber", "config": {"delta": 0.3}}, "batch": 5, "seed": 2},
         {"training": False, "modes": ("function", "eager"), "dtype": "float64"},
     ],

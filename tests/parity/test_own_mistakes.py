@@ -216,7 +216,7 @@ class Plant:
 
     def judged(self, layout: str) -> Check:
         case = self.case
-        return own.judge(case.spec, case.weights, case.x, case.y, self.subject(layout), ("eager",))
+        return own.judge(case.spec, case.weights, case.x, case.y, self.subject(layout), ("eager",), reference)
 
     def named(self, layout: str) -> str:
         """How the diagnosis does. own: it names the code that was planted; same: one that makes the same tensors;
@@ -611,7 +611,7 @@ class Source:
     def named(self, layout: str) -> str:
         """How the diagnosis does, as in `Plant.named`."""
         case = self.right
-        check = own.judge(case.spec, case.weights, case.x, case.y, self.subject(layout, case), ("eager",))
+        check = own.judge(case.spec, case.weights, case.x, case.y, self.subject(layout, case), ("eager",), reference)
         if check.passed:
             return "convention" if check.conventions else "missed"
         causes = {finding.cause for finding in check.findings}

@@ -1,6 +1,5 @@
 """The report: its verdict, its sentence, its text and its JSON. Rows are written by hand; no framework is needed."""
 
-import inspect
 import json
 import math
 
@@ -9,7 +8,6 @@ import pytest
 
 from parity.compare import Row, judge
 from parity.report import Check, Report, share, text
-from parity.report import json as as_json
 from parity.trace import Place
 
 
@@ -196,16 +194,13 @@ def strictly(document):
 
 def test_the_document_has_the_documented_keys():
     document = strictly(report(check(RIGHT, WRONG, skipped={"a": "b"})).to_json())
-    assert list(document) == ["schema_version", "verdict", "passed", "sentence", "command", "data", "batch", "seed",
-                              "environment", "findings", "checks"]  # fmt: skip
+    assert list(document) == ["kind", "schema_version", "verdict", "passed", "sentence", "command", "data", "batch",
+                              "seed", "environment", "findings", "checks"]  # fmt: skip
     (one,) = document["checks"]
     assert list(one) == ["network", "loss", "dtype", "modes", "passed", "powerless", "blind", "kinks", "findings",
                          "vote", "end_to_end", "conventions", "notes", "subject", "skipped", "rows"]  # fmt: skip
     assert document["schema_version"] == 1
     assert (one["modes"], one["skipped"]) == (["eager", "function"], {"a": "b"})
-    words = inspect.getdoc(as_json).replace(",", " ").split()
-    for key in [*document, *one, *one["rows"][0]]:
-        assert key in words
 
 
 def test_numbers_survive_with_every_digit():

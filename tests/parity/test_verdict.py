@@ -209,7 +209,7 @@ def test_an_optimizer_that_scratchnet_lacks_is_said(keras) -> None:
 def test_the_command_names_the_data() -> None:
     assert "--data digits" in parity.check("tanh-16", data="digits", dtype="float32").command
     assert "--data" in parity.check("tanh-16", dtype="float32").command
-    assert "data='digits'" in parity.check("tanh-16", data="digits", dtype="float32", modes=("eager",)).command
+    assert "data='digits'" in parity.check("tanh-16", data="digits", dtype="float32", training=False).command
 
 
 def test_dropout_is_not_compared_with_xla_which_draws_other_cells() -> None:

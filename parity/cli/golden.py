@@ -1,0 +1,88 @@
+"""`parity record`, `parity replay`: recorded references."""
+
+from __future__ import annotations
+
+import click
+
+from parity.cli.delivery import Outputs, deliver, outputs
+from parity.cli.output import progress, write
+
+__all__ = ["record", "replay"]
+
+
+@click.command()
+@click.argument("model")
+@click.argument("golden")
+@click.option("--subject", metavar="FILE.py:FUNCTION",
+              help="Your own network, which has to pass as well; a golden made without it is good for it, too. The "
+              "file runs as Python code.")  # fmt: skip
+@click.option("--loss", metavar="NAME", help="A loss by its Keras name, in place of those that the network comes with.")
+@click.option("--data", metavar="mnist|digits|PATH", help="As in parity check.")
+@click.option("--batch", type=int, metavar="N", help="How many samples. Default: 32.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Of designed weights and samples. Default: 0.")
+@click.option(
+    "--modes", metavar="MODE,...", help="How Keras runs, of eager, function and xla. Default: eager,function."
+)
+@click.option("--steps", type=click.IntRange(min=0), default=0, metavar="N", show_default=True,
+              help="Record the first steps of training, too.")  # fmt: skip
+@click.option("--sketch-above", type=int, metavar="N",
+              help="Keep a tensor of more elements as a sketch of 2048 numbers, and designed weights as their seed. "
+              "Default: never.")  # fmt: skip
+def record(
+    model: str,
+    golden: str,
+    subject: str | None,
+    loss: str | None,
+    data: str | None,
+    batch: int | None,
+    seed: int | None,
+    modes: str | None,
+    steps: int,
+    sketch_above: int | None,
+) -> int:
+    """Check MODEL against Keras, and keep what Keras computed in GOLDEN, to be replayed without TensorFlow.
+
+    MODEL is what parity check takes. GOLDEN is a .safetensors file, or a folder that gets one for each network and
+    loss. Nothing is written if the check does not pass. Exit status: that of parity check.
+    """
+    from parity import config, subjects
+    from parity.golden.record import record
+    from parity.inputs import Preferred
+
+    flags = {"data": data, "batch": batch, "seed": seed, "modes": modes, "sketch-above": sketch_above}
+    settled = config.load(flags=flags)
+    images = settled["data"]
+    if data is None and images is not None:
+        images = Preferred(images)
+    brought = None if subject is None else subjects.load(subject)
+    with progress() as say:
+        result = record(
+            model, golden, brought, loss=loss, data=images, batch=settled["batch"], seed=settled["seed"],
+            modes=settled["modes"], steps=steps, sketch_above=settled["sketch-above"], progress=say,
+        )  # fmt: skip
+    write(f"{result.sentence}\n")
+    return result.exit_status
+
+
+@click.command()
+@click.argument("golden", nargs=-1, metavar="[GOLDEN]...")
+@click.option("--subject", metavar="FILE.py:FUNCTION",
+              help="Your own network in place of scratchnet. The file runs as Python code.")  # fmt: skip
+@click.option("--model", metavar="NAME|FILE",
+              help="What the goldens have to be of; another network is an error. Default: whatever they are "
+              "of.")  # fmt: skip
+@outputs
+def replay(golden: tuple[str, ...], subject: str | None, model: str | None, outputs: Outputs) -> int:
+    """Judge scratchnet, or your own network, against what parity record kept, without TensorFlow.
+
+    GOLDEN is a file or a folder of them; without one, the folder of the configuration (tests/goldens). The budgets are
+    those of parity check, since TensorFlow's own last bits move with threads and oneDNN. Exit status: that of parity
+    check.
+    """
+    from parity import config, subjects
+    from parity.golden.replay import replay
+
+    brought = None if subject is None else subjects.load(subject)
+    with progress() as say:
+        report = replay(golden or (config.setting("goldens"),), brought, model=model, progress=say)
+    return deliver(report, outputs)
