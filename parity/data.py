@@ -14,7 +14,6 @@ from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
-from scipy import ndimage
 
 from parity.errors import FileError, NothingConcluded, UsageError
 
@@ -156,6 +155,8 @@ def _digits(why: str = "") -> Dataset:
     """
     with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as stored:
         images, labels = stored["images"], stored["labels"]
+    from scipy import ndimage  # only here: not every command that may need images does
+
     enlarged = ndimage.zoom(images.astype(np.float32), (1, 20 / 8, 20 / 8), order=1)  # linear: stays within 0..16
     x = np.pad(np.rint(enlarged * (255 / 16)).astype(np.uint8), ((0, 0), (4, 4), (4, 4)))
     train, test = slice(TRAIN_DIGITS), slice(TRAIN_DIGITS, None)

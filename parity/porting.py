@@ -14,15 +14,17 @@ from parity import compare, models, pipeline
 from parity.compare import Row
 from parity.errors import NothingConcluded, ParityError
 from parity.inputs import representable
-from parity.runners import keras, live_torch, scratch
+from parity.runners import keras, live_torch, scratch, torch
 from parity.spec import DTYPES, Spec
-from parity.trace import INPUT, LOSS, Trace, Weights, flow
-from parity.weights import expectation, verification
+from parity.trace import Trace, Weights, flow
+from parity.weights import expectation, networks, state_proof, verification
 from parity.weights import port as ports
 from parity.weights.expectation import Unrunnable
 from parity.weights.port import Ported, PortReport
 from parity.weights.proof import Proof, differing, read_back, recorded
 from parity.weights.record import KEY, Record, fitted
+from parity.weights.skeleton import Skeleton
+from parity.weights.stored import Archive
 from parity.weights.verification import Run
 
 __all__ = ["port"]
@@ -76,14 +78,14 @@ def port(
     ports.written(ported, {KEY: text} if text else {})
     report = replace(report, written=True)
     if proof:
-        proved = _proved(ported, record, found, text)
+        proved = state_proof.with_state(_proved(ported, report, record, found, text), ported.state)
         if not proved.passed:
             warnings.warn(FAILED.format(proved.sentences[0], ported.target.name), RuntimeWarning, stacklevel=2)
         report = replace(report, proof=proved)
     return report
 
 
-def _proved(ported: Ported, record: Record, found: Trace | None, text: str | None) -> Proof:
+def _proved(ported: Ported, report: PortReport, record: Record, found: Trace | None, text: str | None) -> Proof:
     """What the target holds now, and what the network computes with that."""
     archive = read_back(ported)
     wrong = differing(record, archive)
@@ -94,59 +96,102 @@ def _proved(ported: Ported, record: Record, found: Trace | None, text: str | Non
         said.append(f"the network was not run: {record.why}")
     elif not wrong:
         weights = expectation.restored(ported.skeleton, archive.arrays, record.network)
-        by_all, notes = verification.compared(record, archive)
-        steps, not_done = _steps(record, weights)
-        runs = [*by_all, *steps]
-        said += [run.sentence for run in runs] + [*notes, *not_done]
+        runs, notes = _run_by_all(ported, report, record, archive, weights)
+        said += [run.sentence for run in runs] + notes
         if blind := expectation.unseen(found, weights):
             said.append(f"{blind} weights have no effect on the designed probe: only their bits were compared")
-        said += _in_torch(ported, record, found)
     if ported.target.path is not None:
         said.append("the file carries its parity record" if text else "no parity record: it would be too long")
-    passed = not wrong and all(row.passed for run in runs for row in run.rows)
-    return Proof(passed, tuple(said), {run.runner: run.worst.budgets for run in runs})
+    failed = [run.sentence for run in runs if not run.passed]
+    sentences = (*failed, *(sentence for sentence in said if sentence not in failed))
+    return Proof(not wrong and not failed, sentences, {run.runner: run.worst.budgets for run in runs})
 
 
-def _in_torch(ported: Ported, record: Record, found: Trace) -> list[str]:
-    """Whether a live PyTorch target computes the same outputs. A sentence and no verdict: with the same weights it may
-    well be meant to end in logits, or to have another epsilon."""
-    live = ported.target.live
-    if live is None or live.naming != "torch" or record.network is None:
-        return []
-    spec = expectation.spec_of(record.network)
-    places = [place for place in flow(scratch.Network.of(spec).layers, spec.loss_name) if place.stage == "forward"]
-    expected = [place for place in places if place.tensor != LOSS][-1]
-    try:
-        computed = live_torch.outputs(live.owner, found[INPUT])
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:  # whatever its layers say of these samples
-        return [f"PyTorch: the model does not take the designed probe: {str(error).splitlines()[0]}"]
-    row = compare.judge(expected, computed, found[expected.tensor], compare.gate(found, places)[expected.tensor])
-    if row.passed:
-        return [f"PyTorch: the outputs of the model are within budget, the worst uses {row.budgets:.2g} of it"]
-    how = row.note or f"by up to {row.largest_absolute:.2g}"
-    return [
-        f"PyTorch: the weights arrived, and the outputs of the model differ {how}: something that is no weight does, "
-        "such as an activation, a softmax at the end or an epsilon"
-    ]
+def _run_by_all(
+    ported: Ported, report: PortReport, record: Record, archive: Archive, weights: Weights
+) -> tuple[list[Run], list[str]]:
+    """The network in every framework that is installed, one step of training in each beside scratchnet, and the live
+    PyTorch models at the ends; and notes."""
+    by_all, notes = verification.compared(record, archive)
+    runs, said = list(by_all), list(notes)
+    for framework in (run.runner for run in by_all):
+        if framework in STEPS:
+            steps, not_done = _steps(framework, record, weights)
+            runs += steps
+            said += not_done
+    live, not_live = _live_torch(ported, report, record, weights)
+    return [*runs, *live], [*said, *not_live]
 
 
-def _steps(record: Record, weights: Weights) -> tuple[list[Run], list[str]]:
-    """One training step of scratchnet and of Keras, layer by layer, with the budgets of a check; or why not."""
+def _live_torch(ported: Ported, report: PortReport, record: Record, weights: Weights) -> tuple[list[Run], list[str]]:
+    """The live PyTorch models at the ends; a source only if it has the very weights of the target."""
+    runs: list[Run] = []
+    said: list[str] = []
+    for side, live in (("target", ported.target.live), ("source", ported.source.live)):
+        if live is None or live.naming != "torch":
+            continue
+        name = f"the PyTorch model, {side} of the port"
+        if side == "source" and any(each.changed for each in report.conversions.values()):
+            said.append(f"{name}: not run, since weights were rounded on their way")
+            continue
+        ends = {step.weight: step.targets if side == "target" else step.sources for step in ported.plan.steps}
+        keys = {weight: arrays[0].key for weight, arrays in ends.items()}
+        try:
+            rows, note = _of_itself(live.owner, keys, ported.skeleton, record, weights)
+        except NothingConcluded as error:
+            said.append(f"{name}: not run: {error}")
+            continue
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:  # whatever its layers say of these samples
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            said.append(f"{name}: does not take the designed probe: {why}")
+            continue
+        runs.append(Run(name, tuple(rows)))
+        said += [f"{name}: {note}"] * bool(note)
+        said += [f"{name}: {NO_WEIGHT}"] * (not runs[-1].passed)
+    return runs, said
+
+
+NO_WEIGHT = "its weights are right; what differs is no weight, such as an activation or an epsilon"
+
+
+def _of_itself(
+    model: Any, keys: Mapping[str, str], skeleton: Skeleton, record: Record, weights: Weights
+) -> tuple[list[Row], str]:
+    """What a live PyTorch model computes, against the network rebuilt in PyTorch, which was compared with the others;
+    and a note on how the model ends. Constants are as PyTorch holds them, on both sides."""
     assert record.network is not None
     assert record.expected is not None
-    network = record.network
+    spec = expectation.spec_of(record.network)
+    x, y = expectation.probed(spec, record.expected.seed)
+    reference = torch.run(spec, expectation.wide(weights), x, y, held=float)
+    computed, note = live_torch.run(model, spec, skeleton, keys, x, y)
+    places = list(flow(networks.described(spec).layers, spec.loss_name, spec.optimizer_name))
+    return compare.compare_whole(computed, reference, places), note
+
+
+STEPS = {"Keras": (keras, True), "PyTorch": (torch, False)}
+"""Framework -> its runner, and whether layers run as in training, where both must drop the same cells."""
+
+
+def _steps(framework: str, record: Record, weights: Weights) -> tuple[list[Run], list[str]]:
+    """One training step of scratchnet and of a framework, layer by layer, with the budgets of a check; or why not."""
+    assert record.network is not None
+    assert record.expected is not None
     runs: list[Run] = []
+    runner, training = STEPS[framework]
     for dtype in DTYPES:
-        spec = replace(expectation.spec_of(network), training=True, optimizer="sgd").with_dtype(dtype)
-        name = f"one training step in Keras and scratchnet, {dtype}"
+        spec = replace(expectation.spec_of(record.network), training=training).with_dtype(dtype)
+        name = f"one {'training ' * training}step in {framework} and scratchnet, {dtype}"
         try:
-            runs.append(Run(name, tuple(_step(spec, weights, record.expected.seed))))
+            if why := networks.lacking(spec):
+                raise NothingConcluded(why)
+            runs.append(Run(name, tuple(_step(runner, spec, weights, record.expected.seed))))
         except (NothingConcluded, scratch.Broken, Unrunnable) as error:
-            return runs, [f"no training step was compared: {error}"]
+            return runs, [f"no step of {framework} and scratchnet was compared: {error}"]
     return runs, []
 
 
-def _step(spec: Spec, weights: Weights, seed: int) -> list[Row]:
+def _step(runner: Any, spec: Spec, weights: Weights, seed: int) -> list[Row]:
     """The rows of a check: numbers that float32 has, in both dtypes."""
     x, y = expectation.probed(spec, seed)
     x = representable(x)
@@ -154,7 +199,7 @@ def _step(spec: Spec, weights: Weights, seed: int) -> list[Row]:
     judge = pipeline.judge_whole if spec.dtype == "float64" else pipeline.judge_local
     with np.errstate(all="ignore"):  # what is finite in the reference only is a row out of budget
         typed = {name: representable(w).astype(spec.dtype) for name, w in expectation.wide(weights).items()}
-        reference = keras.run(spec, typed, x, y)
+        reference = runner.run(spec, typed, x, y)
         expectation.require_finite(reference)
         return judge(spec, typed, x, y, reference, places)
 

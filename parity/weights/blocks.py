@@ -10,10 +10,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 
 __all__ = ["contiguous", "copied", "pieces", "raw"]
+
+ByteOrder = Literal["<", ">", "="]
+"""Little, big, or that of this machine."""
 
 EDGE = 256
 """Elements in a row of a tile, in the order of the source and in that of the target. A transposed 8192 x 8192 of
@@ -27,7 +31,7 @@ FEWEST_ROWS = 16
 for one piece only."""
 
 
-def contiguous(array: np.ndarray, byteorder: str = "<") -> np.ndarray:
+def contiguous(array: np.ndarray, byteorder: ByteOrder = "<") -> np.ndarray:
     """In C order and this byte order, bit for bit; itself where it is so already. Any strides, any number of axes."""
     dtype = array.dtype.newbyteorder(byteorder)
     if array.flags.c_contiguous and array.dtype == dtype:
@@ -35,7 +39,7 @@ def contiguous(array: np.ndarray, byteorder: str = "<") -> np.ndarray:
     return copied(array, byteorder)
 
 
-def copied(array: np.ndarray, byteorder: str = "=") -> np.ndarray:
+def copied(array: np.ndarray, byteorder: ByteOrder = "=") -> np.ndarray:
     """A new array in C order and this byte order, bit for bit."""
     new = np.empty(array.shape, array.dtype.newbyteorder(byteorder))
     _copy(new, array)

@@ -86,7 +86,10 @@ def converted(name: str, array: np.ndarray, dtype: np.dtype[Any], refuse: Refuse
 
 
 def _blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Corresponding pieces of arrays of one shape; without a copy of the whole where they are not contiguous."""
+    """Corresponding pieces of arrays of one shape and one order in memory, in that order; without a copy of the whole
+    where they are not contiguous."""
+    order = sorted(range(arrays[0].ndim), key=lambda axis: -abs(arrays[0].strides[axis]))
+    arrays = tuple(array.transpose(order) for array in arrays)
     first = arrays[0]
     if first.ndim < 2 or first.size <= BLOCK:
         flat = [array.reshape(-1) for array in arrays]

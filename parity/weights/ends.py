@@ -14,6 +14,7 @@ from parity.errors import FileError, UsageError
 from parity.spec import Spec
 from parity.weights import formats, keras_file, live, matching
 from parity.weights import skeleton as skeletons
+from parity.weights.formats import keras_h5, limits
 from parity.weights.formats.limits import DTYPES
 from parity.weights.laid_out import FLATTENED
 from parity.weights.layouts import CONVENTIONS
@@ -49,7 +50,7 @@ class Source:
         return (
             self.side.naming is not None
             or all(NUMBERED.fullmatch(key) for key in arrays if not _is_state(key))
-            or (matching.naming_of(self.side.archive) is not None)
+            or matching.naming_of(_weights_of(self.side.archive)) is not None
         )
 
     def notes(self, skeleton: Skeleton, match: Match) -> tuple[str, ...]:
@@ -61,7 +62,7 @@ class Target:
     """Where weights go.
 
     side: what is there already and is filled: a live model, arrays, or a `.keras` file; None for a file that is made
-    anew, by `naming` or by `layout`. state: sets the state of the optimizer, if it is ported too.
+    anew, by `naming` or by `layout`.
     """
 
     name: str
@@ -74,7 +75,6 @@ class Target:
     naming: str | None = None
     layout: str | Callable[..., Any] | None = None
     model: Live | None = None
-    state: Callable[[], None] | None = None
 
     @property
     def owner(self) -> Any:
@@ -147,8 +147,7 @@ class Target:
             formats.write(self.path, arrays, metadata, config=self.config, template=self.template)
 
     def notes(self, skeleton: Skeleton, match: Match) -> tuple[str, ...]:
-        stale = f"{self.name} keeps the state of its optimizer, which belongs to its old weights"
-        return (*_notes(self.live, skeleton, match), *[stale] * any(_is_state(key) for key in match.ignored))
+        return _notes(self.live, skeleton, match)
 
 
 def _shape_under(held: Held, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -281,7 +280,7 @@ def _models(model: Any) -> list[tuple[bool, Make]]:
         return [(True, lambda: skeletons.of_config(model.config, model.name))]
     if isinstance(model, str | Path):
         path = Path(model)
-        read = keras_file.read(path).config if path.suffix.lower() == ".json" else formats.read(path).config
+        read = _config(path)
         if read is None:
             raise UsageError(f"model: expected a .keras or .json file of a network; received {path}")
         return [(True, lambda: _in_file(read, path.name))]
@@ -291,13 +290,18 @@ def _models(model: Any) -> list[tuple[bool, Make]]:
     return [(found.config is not None, lambda: found)]
 
 
+def _config(path: Path) -> Mapping[str, Any] | None:
+    if path.suffix.lower() != ".json":
+        return formats.read(path).config
+    with limits.blamed(path):
+        return keras_h5.config_of(limits.mapped(path), "the config")
+
+
 def _of_keys(side: Side) -> Skeleton:
     arrays = {key: stored.shape for key, stored in side.archive.arrays.items() if not _is_state(key)}
     if arrays and all(NUMBERED.fullmatch(key) for key in arrays):
         return skeletons.of_numbered(arrays, side.archive.metadata, side.archive.name)
-    naming = side.naming or matching.naming_of(
-        replace(side.archive, arrays={k: side.archive.arrays[k] for k in arrays})
-    )
+    naming = side.naming or matching.naming_of(_weights_of(side.archive))
     if naming is None or side.layout is not None:
         raise UsageError(
             f"{side.archive.name}: the keys {', '.join(side.archive.arrays)} do not say of what network they "
@@ -311,7 +315,7 @@ def _of_keys(side: Side) -> Skeleton:
 def _require_known_images(there: Source, here: Target, skeleton: Skeleton) -> None:
     """`UsageError` where one end flattens images channels first and the other last, and the keys alone do not say
     which matrices that concerns."""
-    first = (there.side.naming or matching.naming_of(there.side.archive)) == "torch"
+    first = (there.side.naming or matching.naming_of(_weights_of(there.side.archive))) == "torch"
     if first == here.flattens_like_torch:
         return
     convolutions = [slot.shape[-1] for slot in skeleton.slots if slot.kind == "Conv2D" and slot.role == "kernel"]
@@ -327,6 +331,11 @@ def _require_known_images(there: Source, here: Target, skeleton: Skeleton) -> No
 
 def _is_state(key: str) -> bool:
     return key.partition("/")[0] in matching.STATE
+
+
+def _weights_of(archive: Archive) -> Archive:
+    """Without the state of an optimizer, whose keys say nothing of the naming."""
+    return replace(archive, arrays={key: stored for key, stored in archive.arrays.items() if not _is_state(key)})
 
 
 def _notes(opened: Live | None, skeleton: Skeleton, match: Match) -> tuple[str, ...]:

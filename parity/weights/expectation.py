@@ -3,6 +3,10 @@
 In float64 and in inference: then every weight has its effect, moving averages and weights behind a dropout included,
 and the float64 gate of the checker says how far two correct runs may be apart. The gradient of each weight is compared
 in one random direction p: if no element of it may be off by more than a, then <gradient, p> by no more than a sum |p|.
+So is the weight after one step of SGD, w - lr gradient: what is expected of that, <w, p> - lr <gradient, p>, follows
+from the weight and its slope, so no record has to say it, and every runner makes the step with its own optimizer.
+
+The expectation is scratchnet's; of a network with layers or a loss that scratchnet lacks it is Keras's.
 """
 
 from __future__ import annotations
@@ -16,11 +20,11 @@ import numpy as np
 
 from parity import compare, probe, trace
 from parity.compare import Row
-from parity.errors import FileError, UsageError
-from parity.runners import scratch
+from parity.errors import FileError, NothingConcluded, UsageError
+from parity.runners import keras, scratch
 from parity.spec import Spec
 from parity.trace import Place, Trace, Weights
-from parity.weights import matching, skeleton
+from parity.weights import matching, networks
 from parity.weights.formats.limits import DTYPES
 from parity.weights.record import Expected, Network
 from parity.weights.sides import Held, Match, Side, shape_in, step_to_keras
@@ -35,6 +39,7 @@ __all__ = [
     "made",
     "probed",
     "ran",
+    "ran_in_keras",
     "require_finite",
     "restored",
     "rows",
@@ -53,15 +58,25 @@ MOST_OUTPUTS = 2**12
 """That a record holds: 25 characters each, a hundred kilobytes. Loss and gradients are of all samples."""
 
 
+RATE = 0.01
+STEP = {"module": "keras.optimizers", "class_name": "SGD", "config": {"learning_rate": RATE}, "registered_name": None}
+
+
 class Unrunnable(Exception):
     """Why nothing can be said of what a network computes."""
 
 
 def spec_of(network: Network) -> Spec:
-    """In float64 and inference, without a step of an optimizer, and with initial weights that cost nothing to make."""
+    """In float64 and inference, with one step of SGD, and with initial weights that cost nothing to make. `Unrunnable`
+    for classes that are not Keras's own."""
+    try:
+        networks.require_of_keras(network.config)
+        networks.require_of_keras(network.loss)
+    except UsageError as error:
+        raise Unrunnable(str(error)) from error
     layers = [{**entry, "config": _uninitialized(entry["config"])} for entry in network.config["layers"]]
     config, name = {**network.config, "layers": layers}, str(network.config.get("name") or "the network")
-    return Spec(name, config, network.loss, optimizer=None, training=False).with_dtype("float64").seeded()
+    return Spec(name, config, network.loss, optimizer=STEP, training=False).with_dtype("float64").seeded()
 
 
 def _uninitialized(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,20 +84,22 @@ def _uninitialized(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def buildable(network: Network) -> Spec:
-    """The spec, after it was built once. `Unrunnable` for whatever else a config or a loss may say."""
+    """The spec, after it was built once. `Unrunnable` for whatever else a config or a loss may say, `NothingConcluded`
+    where it takes Keras, which is not installed."""
     try:
         spec = spec_of(network)
-        scratch.build(spec)
+        networks.described(spec)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UsageError, MemoryError) as error:
         raise Unrunnable(f"{network.config.get('name')}: the network cannot be built: {error}") from error
     return spec
 
 
 def made(config: Mapping[str, Any], count: int) -> Skeleton:
-    """The skeleton of a config that has so many weights; nothing is allocated for it. `Unrunnable` for one that
-    scratchnet lacks or refuses, or that has more or fewer weights."""
+    """The skeleton of a config that has so many weights; nothing is allocated for it. `Unrunnable` for one that is
+    refused, or that has more or fewer weights; `NothingConcluded` where it takes Keras, which is not installed."""
     try:
-        found = skeleton.of_config(config, str(config.get("name") or "the network"))
+        networks.require_of_keras(config)
+        found = networks.skeleton_of(config, str(config.get("name") or "the network"))
     except UsageError as error:
         raise Unrunnable(str(error)) from error
     has = sum(math.prod(shape) for shape in found.shapes.values())
@@ -120,24 +137,32 @@ def _match(found: Skeleton, arrays: Mapping[str, Stored], network: Network) -> M
 
 def probed(spec: Spec, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Designed samples and labels. The spec was built before, so its weights are no larger than what is there."""
-    chain = scratch.build(spec)
-    sizes = [math.prod(int(n or 1) for n in (layer.input_shape or ())[1:]) for layer in chain.layers]
-    network = scratch.Network.of(spec)
-    largest = max(1, *sizes, math.prod(network.output_shape))
+    largest = max(1, networks.largest(spec))
     if largest > MOST_NUMBERS:
         raise Unrunnable(f"{largest} numbers between two layers are more than the {MOST_NUMBERS} that are run")
+    network = networks.described(spec)
     batch = min(BATCH, MOST_NUMBERS // largest)
     x = probe.samples(network.input_shape, batch, seed, network.indices)
     return x, probe.labels(network.output_shape, batch, seed, network.labels)
 
 
 def ran(spec: Spec, weights: Mapping[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> Trace:
-    """One pass of scratchnet. `Unrunnable` where an operation raises."""
+    """One pass of scratchnet. `Unrunnable` where an operation raises, `NothingConcluded` where it lacks a layer."""
+    if why := networks.lacking(spec):
+        raise NothingConcluded(why)
     try:
         with np.errstate(all="ignore"):  # whatever is not finite is seen in the comparison
             return scratch.run(spec, wide(weights), x, y)
     except (scratch.Broken, UsageError) as error:
         raise Unrunnable(f"{spec.name} cannot be run: {error}") from error
+
+
+def ran_in_keras(spec: Spec, weights: Mapping[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> Trace:
+    """One pass of Keras. `Unrunnable` where it cannot build the network, `NothingConcluded` if it is not installed."""
+    try:
+        return keras.run(spec, wide(weights), x, y)
+    except UsageError as error:
+        raise Unrunnable(str(error)) from error
 
 
 def require_finite(found: Trace) -> None:
@@ -153,13 +178,13 @@ def wide(weights: Mapping[str, np.ndarray]) -> Weights:
 
 
 def expectation(network: Network, weights: Mapping[str, np.ndarray], seed: int) -> tuple[Expected, Trace]:
-    """What scratchnet computes, and the whole run. `Unrunnable` where it cannot."""
-    spec = buildable(network)
+    """What scratchnet computes, or Keras if scratchnet cannot; and the whole run. `Unrunnable` where neither can."""
     try:
+        spec = buildable(network)
         x, y = probed(spec, seed)
-    except UsageError as error:
+        found = (ran_in_keras if networks.lacking(spec) else ran)(spec, weights, x, y)
+    except (UsageError, NothingConcluded) as error:
         raise Unrunnable(str(error)) from error
-    found = ran(spec, weights, x, y)
     require_finite(found)
     slopes = {
         name: float(np.sum(found[trace.gradient(name)] * _direction(found, name, seed)))
@@ -170,11 +195,12 @@ def expectation(network: Network, weights: Mapping[str, np.ndarray], seed: int) 
 
 
 @np.errstate(all="ignore")  # what is not finite is out of budget
-def rows(network: Network, weights: Mapping[str, np.ndarray], expected: Expected, found: Trace) -> list[Row]:
-    """A run against what is expected: outputs, loss, and one slope for each weight with a gradient."""
-    spec = spec_of(network)
-    described = scratch.Network.of(spec)
-    places = list(trace.flow(described.layers, spec.loss_name))
+def rows(
+    spec: Spec, layers: tuple[trace.Layer, ...], weights: Mapping[str, np.ndarray], expected: Expected, found: Trace
+) -> list[Row]:
+    """A run against what is expected: outputs, loss, and for each weight with a gradient one slope, and one of what the
+    step made of it."""
+    places = list(trace.flow(layers, spec.loss_name, spec.optimizer_name))
     allowed = compare.gate(found, places)
     known = {place.tensor: place for place in places}
     output = _output(spec)
@@ -183,16 +209,18 @@ def rows(network: Network, weights: Mapping[str, np.ndarray], expected: Expected
         compare.judge(known[output], first, expected.outputs, allowed[output]),
         compare.judge(known[trace.LOSS], found[trace.LOSS], np.float64(expected.loss), allowed[trace.LOSS]),
     ]
-    there = _with_gradient(found, weights)
-    for name in dict.fromkeys((*there, *expected.slopes)):
-        place = known.get(trace.gradient(name), Place(trace.gradient(name), "nothing", "backward"))
-        if name not in there or name not in expected.slopes:
+    for name in dict.fromkeys((*_with_gradient(found, weights), *expected.slopes)):
+        tensors = trace.gradient(name), trace.updated(name)
+        if name not in expected.slopes or any(tensor not in found for tensor in tensors):
+            place = known.get(tensors[0], Place(tensors[0], "nothing", "backward"))
             judged.append(compare.incomparable(place, (), "only one side has this gradient"))
             continue
-        direction = _direction(found, name, expected.seed)
-        within = allowed[place.tensor] * float(np.sum(np.abs(direction)))
-        slope = np.sum(np.asarray(found[place.tensor]) * direction)
-        judged.append(compare.judge(place, slope, np.float64(expected.slopes[name]), within))
+        direction, slope = _direction(found, name, expected.seed), expected.slopes[name]
+        stepped = float(np.sum(weights[name] * direction, dtype=np.float64)) - RATE * slope
+        for tensor, reference in zip(tensors, (slope, stepped), strict=True):
+            within = allowed[tensor] * float(np.sum(np.abs(direction)))
+            along = np.sum(np.asarray(found[tensor]) * direction)
+            judged.append(compare.judge(known[tensor], along, np.float64(reference), within))
     return judged
 
 

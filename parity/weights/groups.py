@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from parity.errors import ParityError, UsageError
-from parity.weights.keras_file import snake_case
+from parity.weights.keras_config import snake_case
 from parity.weights.sides import Held, Match, Side, described, named, natural, shape_in, step_to_keras
 from parity.weights.skeleton import Group, Skeleton, Slot, grouped
 

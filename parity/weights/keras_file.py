@@ -10,14 +10,11 @@ Dense, whatever that layer is called.
 """
 
 import io
-import json
 import lzma
 import math
-import re
 import struct
 import zipfile
 import zlib
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as shown
@@ -26,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parity.errors import FileError, NothingConcluded
+from parity.weights.keras_config import group_names, parsed, sequential
 
 if TYPE_CHECKING:
     import h5py
@@ -48,9 +46,6 @@ ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFE
 # What h5py raises when the HDF5 library finds a file inconsistent.
 HDF5_ERRORS = (OSError, KeyError, OverflowError, RuntimeError, ValueError, TypeError)
 
-KIND_NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
-EXPECTED = "expected a saved Sequential (an object with the keys class_name and config, or its config: name and layers)"
-AS_JSON = "write it with model.to_json(), or save it with model.save('name.keras')"
 SAVE_AGAIN = "save the model again with model.save('name.keras')"
 
 # The variables that a layer of this class has, in Keras's order: (the option that switches it off, its rank or None if
@@ -129,7 +124,7 @@ def _read(path: Path) -> KerasFile:
 
 def _read_json(path: Path) -> KerasFile:
     _check_size("the file", path.stat().st_size, ALWAYS_ALLOWED)
-    config, compile_config = _sequential(_parse(path.read_bytes()))
+    config, compile_config = sequential(parsed(path.read_bytes()))
     return KerasFile(config, compile_config, variables=None)
 
 
@@ -142,7 +137,7 @@ def _read_archive(path: Path) -> KerasFile:
     except ZIP_ERRORS as error:
         raise FileError(f"expected a whole zip archive, received: {error}; copy or save it again") from error
     try:
-        config, compile_config = _sequential(_parse(config_json))
+        config, compile_config = sequential(parsed(config_json))
     except FileError as error:
         raise FileError(f"{CONFIG}: {error}") from error
     try:
@@ -161,65 +156,6 @@ def _member(archive: zipfile.ZipFile, name: str, allowed: int) -> bytes:
         raise FileError(f"expected {name} in the archive, received {shown(archive.namelist())}; {SAVE_AGAIN}")
     _check_size(name, archive.getinfo(name).file_size, allowed)
     return archive.read(name)  # never more than the declared size: zipfile stops there and compares the checksum
-
-
-# --- the config ---
-
-
-def _parse(text: bytes) -> Any:
-    try:
-        return json.loads(text, object_hook=_without_identity)
-    except json.JSONDecodeError as error:
-        raise FileError(f"not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
-    except (ValueError, RecursionError) as error:  # not text, a number of thousands of digits, endless nesting
-        raise FileError(f"not JSON: {error}") from error
-
-
-def _without_identity(data: dict[str, Any]) -> dict[str, Any]:
-    """Saved files number the objects that were one and the same; `get_config()` does not, and data has no identity."""
-    data.pop("shared_object_id", None)
-    return data
-
-
-def _sequential(data: Any) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The model's config and compile config from the saved form of a Sequential or from its bare config."""
-    if not isinstance(data, dict):
-        raise FileError(f"{EXPECTED}, received {shown(data)}; {AS_JSON}")
-    if "class_name" not in data and "layers" not in data:
-        raise FileError(f"{EXPECTED}, received an object with the keys {shown(sorted(data))}; {AS_JSON}")
-    if "class_name" not in data:
-        data = {"class_name": "Functional" if "input_layers" in data else "Sequential", "config": data}
-    if data["class_name"] != "Sequential":
-        raise FileError(
-            f"class_name: expected 'Sequential', received {shown(data['class_name'])}; functional and subclassed models"
-            " are not supported: put the layers into a keras.Sequential and save that"
-        )
-    config = _value(data, "config", dict, "")
-    _check_layers(config)
-    compile_config = _value(data, "compile_config", dict, "") if data.get("compile_config") else None
-    return config, compile_config
-
-
-def _value(data: dict[str, Any], key: str, kind: type, where: str) -> Any:
-    if key not in data:
-        raise FileError(f"expected the key {where}{key}, received the keys {shown(sorted(data))}")
-    if not isinstance(data[key], kind):
-        raise FileError(f"{where}{key}: expected {KIND_NAMES[kind]}, received {shown(data[key])}")
-    return data[key]
-
-
-def _check_layers(config: dict[str, Any]) -> None:
-    _value(config, "name", str, "config.")
-    names = set()
-    for number, layer in enumerate(_value(config, "layers", list, "config.")):
-        where = f"config.layers[{number}]"
-        if not isinstance(layer, dict):
-            raise FileError(f"{where}: expected an object, received {shown(layer)}")
-        _value(layer, "class_name", str, f"{where}.")
-        name = _value(_value(layer, "config", dict, f"{where}."), "name", str, f"{where}.config.")
-        if name in names:
-            raise FileError(f"{where}.config.name: expected a name of its own, received {name!r} a second time")
-        names.add(name)
 
 
 # --- the weights ---
@@ -293,7 +229,7 @@ def _assign(
     layers: list[dict[str, Any]], groups: dict[str, "h5py.Group"], datasets: dict[str, "h5py.Dataset"]
 ) -> dict[str, list["h5py.Dataset"]]:
     """Layer name -> its datasets in order; every group and every dataset must have been asked for."""
-    expected = _group_names(layers)
+    expected = group_names(layers)
     held: dict[str, dict[str, h5py.Dataset]] = {path: {} for path in expected}
     for path in [*groups, *datasets]:
         owner = "/".join(path.split("/")[:2])
@@ -304,26 +240,6 @@ def _assign(
     for path, layer in expected.items():
         _check_group(path, layer, groups)
     return {layer["config"]["name"]: _in_order(path, layer, held[path]) for path, layer in expected.items()}
-
-
-def _group_names(layers: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """h5 group -> layer config, by Keras's rule; an InputLayer at the front is not one of `model.layers`."""
-    if layers and layers[0]["class_name"] == "InputLayer":
-        layers = layers[1:]
-    names: dict[str, dict[str, Any]] = {}
-    used: Counter[str] = Counter()
-    for layer in layers:
-        base = snake_case(layer["class_name"])
-        names[f"layers/{base}_{used[base]}" if used[base] else f"layers/{base}"] = layer
-        used[base] += 1
-    return names
-
-
-def snake_case(class_name: str) -> str:
-    """Keras's spelling of a class in a path: BatchNormalization, Conv2DTranspose, PReLU give batch_normalization,
-    conv2d_transpose, p_re_lu (the rule of `keras/src/utils/naming.py`)."""
-    word = re.sub(r"\W", "", class_name)
-    return re.sub(r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "_", word).lower()
 
 
 def _described(layer: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from parity.errors import UsageError
 from parity.parameters import Parameters
-from parity.weights import skeleton
+from parity.weights import blocks, skeleton
 from parity.weights.formats.limits import BFLOAT16, DTYPES
 from parity.weights.skeleton import Skeleton
 from parity.weights.stored import Archive, Stored
@@ -111,7 +111,7 @@ def _torch_stored(key: str, tensor: Any) -> Stored:
 
 
 def _tensor(torch: Any, array: np.ndarray) -> Any:
-    bits = np.array(array, order="C")  # a copy: torch wants memory that it may write to
+    bits = blocks.copied(array)  # torch wants memory that it may write to
     if bits.dtype == BFLOAT16:
         return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(bits)
@@ -123,7 +123,7 @@ def _require_unshared(tensors: Mapping[str, Any], new: Mapping[str, np.ndarray])
     for key, array in new.items():
         place = (tensors[key].data_ptr(), tuple(tensors[key].shape))
         first = seen.setdefault(place, key)
-        if tensors[key].numel() and array.tobytes() != new[first].tobytes():
+        if first != key and tensors[key].numel() and array.tobytes() != new[first].tobytes():
             raise UsageError(
                 f"torch model: {first} and {key} are one and the same tensor and would get different "
                 "values; nothing was changed"
@@ -145,6 +145,7 @@ def _of_arrays(thing: Any) -> Live:
     name = f"the {type(thing).__name__} of arrays"
 
     def write(new: Mapping[str, np.ndarray]) -> None:
-        parameters.write({key: array.copy() for key, array in new.items()})  # they may be parts of those that change
+        # Copied, since they may be parts of those that change.
+        parameters.write({key: blocks.copied(array) for key, array in new.items()})
 
     return Live(Archive(name, "arrays", arrays), None, None, write, thing)

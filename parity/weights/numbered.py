@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from parity.errors import ParityError
-from parity.weights.keras_file import OWNER, snake_case
+from parity.weights.keras_config import snake_case
+from parity.weights.keras_file import OWNER
 from parity.weights.sides import Held, Match, Side, described, natural
 from parity.weights.skeleton import Skeleton
 

@@ -12,12 +12,14 @@ import numpy as np
 
 from parity.errors import FileError, UsageError
 from parity.trace import Weights
-from parity.weights import formats, matching, optimizer_state, probing
+from parity.weights import formats, matching, probing
 from parity.weights.conversion import Conversion, converted, require_finite
 from parity.weights.ends import Source, Target, network, opened_source, opened_target
 from parity.weights.formats.limits import DTYPES
 from parity.weights.names import FRAMEWORKS
-from parity.weights.plan import Plan, planned
+from parity.weights.optimizers import moving
+from parity.weights.optimizers.moving import At, Moved
+from parity.weights.plan import Plan, Step, planned
 from parity.weights.proof import Proof
 from parity.weights.sides import Match
 from parity.weights.skeleton import Skeleton
@@ -30,7 +32,8 @@ __all__ = ["PortReport", "Ported", "probe_from", "ready", "written"]
 class Ported:
     """A port that is ready, before the target is touched: everything that a proof needs.
 
-    weights: in Keras's form and the target's dtypes; arrays: the same as the target holds them, by its keys.
+    weights: in Keras's form and the target's dtypes; arrays: the same as the target holds them, by its keys; state:
+    what becomes of the optimizer's.
     """
 
     plan: Plan
@@ -39,6 +42,7 @@ class Ported:
     target: Target
     weights: Weights
     arrays: Mapping[str, np.ndarray]
+    state: Moved = moving.nothing
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class PortReport:
     written: bool
     proof: Proof | None = None
     state: tuple[str, ...] = field(default=())  # what became of an optimizer's state
+    state_steps: tuple[Step, ...] = field(default=())  # how each of its arrays moves
 
     @property
     def exit_status(self) -> int:
@@ -70,7 +75,7 @@ class PortReport:
 
     def to_text(self) -> str:
         proof = [self.proof.to_text()] if self.proof else []
-        state = [f"optimizer: {line}" for line in self.state]
+        state = [f"optimizer: {line}" for line in self.state] + [step.to_text() for step in self.state_steps]
         return "\n".join([self.plan.to_text(), *state, *proof, self.sentence])
 
     def to_json(self) -> str:
@@ -82,6 +87,7 @@ class PortReport:
                 "plan": self.plan.to_json(),
                 "conversions": conversions,
                 "optimizer": list(self.state),
+                "optimizer_steps": [step.to_json() for step in self.state_steps],
                 "proof": self.proof.to_json() if self.proof else None,
             },
             indent=2,
@@ -104,8 +110,8 @@ def ready(
     """Everything that `parity.port` does before it touches the target, with its arguments."""
     if dtype is not None and dtype not in FLOATS:
         raise UsageError(f"dtype: expected one of {', '.join(FLOATS)}; received {dtype!r}")
-    source, source_optimizer = optimizer_state.unpaired(source)
-    target, target_optimizer = optimizer_state.unpaired(target)
+    source, source_optimizer = moving.unpaired(source)
+    target, target_optimizer = moving.unpaired(target)
     there = opened_source(source)
     here = opened_target(target, model)
     there, here = _with_words(there, here, naming, layout)
@@ -121,16 +127,23 @@ def ready(
     notes = (*there.notes(skeleton, found), *here.notes(skeleton, fitting))
     ends = (there.side.archive, _unexplained(found, there, skeleton)), (template, _unexplained(fitting, here, skeleton))
     plan = planned(skeleton, *ends, rounded, notes)
-    state = optimizer_state.ready((there.owner, source_optimizer, found), (here.owner, target_optimizer, fitting))
+    state = moving.ready(
+        At(there, source_optimizer, found, there.side.archive, skeleton),
+        At(here, target_optimizer, fitting, template, skeleton),
+        allow_nonfinite,
+    )
+    moved = {end.key for step in state.steps for end in step.sources}
+    plan = replace(plan, ignored=tuple(key for key in plan.ignored if key not in moved))
     ported = Ported(
         plan,
         skeleton,
         there,
-        replace(here, config=skeleton.config, state=state.write),
+        replace(here, config=skeleton.config),
         weights,
         fitting.arrange(weights),
+        state,
     )
-    return ported, PortReport(plan, conversions, False, state=state.words)
+    return ported, PortReport(plan, conversions, False, state=state.words, state_steps=state.steps)
 
 
 def probe_from(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -146,9 +159,10 @@ FLOATS = tuple(name for name, dtype in DTYPES.items() if dtype.kind not in "iu")
 
 def written(ported: Ported, metadata: Mapping[str, str] | None = None) -> None:
     """Set or replace the target. metadata: texts for a file, such as the record of a proof."""
-    ported.target.write(ported.arrays, metadata or {})
-    if ported.target.state is not None:
-        ported.target.state()
+    state = ported.state
+    beside = {} if ported.target.live is not None else state.arrays
+    ported.target.write({**ported.arrays, **beside}, {**(metadata or {}), **state.texts})
+    state.write()
 
 
 def _with_words(

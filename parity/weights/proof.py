@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.errors import NothingConcluded
 from parity.trace import Trace
 from parity.weights import expectation, formats, live
 from parity.weights.expectation import Unrunnable
@@ -16,6 +17,8 @@ from parity.weights.record import Network, Record, Tensor
 from parity.weights.stored import Archive, Stored
 
 __all__ = ["Proof", "differing", "read_back", "recorded"]
+
+FAILED = "PROOF FAILED: the target is not what was meant, or computes something else; do not use it."
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Proof:
     worst: Mapping[str, float]
 
     def to_text(self) -> str:
-        head = [] if self.passed else ["PROOF FAILED: the target is not what was meant; do not use it."]
+        head = [] if self.passed else [FAILED]
         return "\n".join([*head, *(f"proof: {sentence}" for sentence in self.sentences)])
 
     def to_json(self) -> dict[str, Any]:
@@ -41,12 +44,13 @@ def recorded(ported: Any, loss: Any, seed: int) -> tuple[Record, Trace | None]:
     ported: `parity.weights.port.Ported`; loss: Keras's name or config; seed: of the probe.
     """
     tensors = {key: Tensor.of(array) for key, array in ported.arrays.items()}
+    state = {key: Tensor.of(array) for key, array in ported.state.arrays.items()}
     try:
         network = _network(ported, loss)
         expected, found = expectation.expectation(network, ported.weights, seed)
-    except Unrunnable as error:
-        return Record(tensors, why=str(error)), None
-    return Record(tensors, network, expected), found
+    except (Unrunnable, NothingConcluded) as error:
+        return Record(tensors, why=str(error), state=state), None
+    return Record(tensors, network, expected, state=state), found
 
 
 def _network(ported: Any, loss: Any) -> Network:

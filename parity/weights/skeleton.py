@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parity.errors import UsageError
-from parity.weights.keras_file import snake_case
+from parity.weights.keras_config import snake_case
 from parity.weights.names import FRAMEWORKS, KINDS
 
 __all__ = [

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from parity.weights import blocks
 from parity.weights.names import moved
 
 __all__ = ["Axes", "Flattened", "Transform", "applied", "undone"]
@@ -76,7 +77,7 @@ class Flattened:
     def apply(self, array: np.ndarray) -> np.ndarray:
         height, width, channels = self.image
         sizes = (channels, height * width) if self.to_last else (height * width, channels)
-        return array.reshape(*sizes, *array.shape[1:]).swapaxes(0, 1).reshape(array.shape)
+        return blocks.copied(array.reshape(*sizes, *array.shape[1:]).swapaxes(0, 1)).reshape(array.shape)
 
 
 def applied(transforms: Sequence[Transform], array: np.ndarray) -> np.ndarray:

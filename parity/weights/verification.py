@@ -14,9 +14,10 @@ import numpy as np
 from parity import compare, trace
 from parity.compare import Row
 from parity.errors import FileError, NothingConcluded
+from parity.runners import torch
 from parity.spec import Spec
 from parity.trace import Place, Trace, Weights
-from parity.weights import expectation, formats, matching
+from parity.weights import expectation, formats, matching, networks
 from parity.weights.expectation import Unrunnable
 from parity.weights.formats import limits
 from parity.weights.record import KEY, Record, Tensor, parsed
@@ -31,6 +32,10 @@ class Run:
 
     runner: str
     rows: tuple[Row, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(row.passed for row in self.rows)
 
     @property
     def worst(self) -> Row:
@@ -61,7 +66,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        return not self.differing and all(row.passed for run in self.runs for row in run.rows)
+        return not self.differing and all(run.passed for run in self.runs)
 
     @property
     def exit_status(self) -> int:
@@ -72,7 +77,8 @@ class Verification:
         count = f"{self.tensors} array" + "s" * (self.tensors != 1)
         if not self.passed:
             return f"No: {self.path} is not what its parity record says."
-        by = " and ".join(run.runner for run in self.runs)
+        *most, last = [run.runner for run in self.runs] or [""]
+        by = f"{', '.join(most)} and {last}" if most else last
         computes = f", and the network computes in {by} what it should" if by else "; the network was not run"
         return f"Yes: {self.path} holds the recorded {count}, bit for bit{computes}."
 
@@ -106,8 +112,8 @@ def _as_json(row: Row) -> dict[str, Any]:
 
 def verify(path: str | Path) -> Verification:
     """Hash every array of a file and compare with its parity record; then build the network of the record, in
-    scratchnet and, where they are installed, in Keras on TensorFlow, and compare what it computes on the designed
-    probe: outputs, loss, and a slope of the loss for every weight.
+    scratchnet and, where they are installed, in Keras on TensorFlow and in PyTorch, and compare what it computes on the
+    designed probe: outputs, loss, and for every weight a slope of the loss, and what one step of SGD makes of it.
 
     The record is no signature: who changes a file on purpose can change its record, too.
 
@@ -121,12 +127,12 @@ def verify(path: str | Path) -> Verification:
     differing = tuple(hashed(record, archive))  # reads every array, which blames the file itself
     with limits.blamed(path):
         found, notes = compared(record, archive)
-    return Verification(str(path), len(record.tensors), differing, found, notes)
+    return Verification(str(path), len(record.tensors) + len(record.state), differing, found, notes)
 
 
 def hashed(record: Record, archive: Archive) -> Iterator[str]:
     """A sentence for each array that is missing, too much, or not the recorded one."""
-    for key, tensor in record.tensors.items():
+    for key, tensor in (record.tensors | record.state).items():
         if key not in archive.arrays:
             yield f"{key}: expected {tensor.dtype} {tensor.shape}, it is not there"
             continue
@@ -135,8 +141,8 @@ def hashed(record: Record, archive: Archive) -> Iterator[str]:
             yield f"{key}: expected {tensor.dtype} {tensor.shape}, received {stored.dtype.name} {stored.shape}"
         elif (now := Tensor.of(stored.load()).sha256) != tensor.sha256:
             yield f"{key}: expected SHA-256 {tensor.sha256[:16]}..., received {now[:16]}..."
-    for key in archive.arrays:
-        if key not in record.tensors and key.partition("/")[0] not in matching.STATE:
+    for key in archive.arrays.keys() - record.tensors.keys() - record.state.keys():
+        if record.state or key.partition("/")[0] not in matching.STATE:
             yield f"{key}: is not in the record"
 
 
@@ -154,14 +160,17 @@ def compared(record: Record, archive: Archive) -> tuple[tuple[Run, ...], tuple[s
         weights = expectation.restored(expectation.made(network.config, count), arrays, network)
         spec = expectation.buildable(network)
         x, y = expectation.probed(spec, record.expected.seed)
+        layers = networks.described(spec).layers
     except Unrunnable as error:
         raise FileError(f"the parity record: {error}") from error
+    except NothingConcluded as error:
+        return (), (f"the network was not run: it has layers that scratchnet lacks, and {error}",)
     if expectation.digest(x, y) != record.expected.inputs:
         return (), ("the network was not run: this version of NumPy draws another probe than the one of the record",)
     found, notes = [], []
     for runner, run in runs().items():
         try:
-            rows = expectation.rows(network, weights, record.expected, run(spec, weights, x, y))
+            rows = expectation.rows(spec, layers, weights, record.expected, run(spec, weights, x, y))
             found.append(Run(runner, tuple(rows)))
         except Unrunnable as error:  # it could be run when the record was made
             place = Place(trace.LOSS, "the network", "forward")
@@ -173,10 +182,8 @@ def compared(record: Record, archive: Archive) -> tuple[tuple[Run, ...], tuple[s
 
 def runs() -> Mapping[str, Callable[[Spec, Weights, np.ndarray, np.ndarray], Trace]]:
     """Who can run a network, by name."""
-    return {"scratchnet": expectation.ran, "Keras": _in_keras}
+    return {"scratchnet": expectation.ran, "Keras": expectation.ran_in_keras, "PyTorch": _in_torch}
 
 
-def _in_keras(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Trace:
-    from parity.runners import keras
-
-    return keras.run(spec, expectation.wide(weights), x, y)
+def _in_torch(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray) -> Trace:
+    return torch.run(spec, expectation.wide(weights), x, y)

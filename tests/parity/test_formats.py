@@ -11,7 +11,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import parity
 from parity.errors import NothingConcluded, UsageError
+from parity.weights import record
 from parity.weights.formats import read, write
 
 tensorflow = pytest.mark.tensorflow
@@ -195,8 +197,7 @@ def test_every_version_of_npy(tmp_path, version):
     np.testing.assert_array_equal(read(tmp_path / "model.npz").arrays["a"].load(), np.arange(3.0))
 
 
-def test_torch_reads_ours_and_we_read_its(tmp_path):
-    torch = pytest.importorskip("torch")
+def test_torch_reads_ours_and_we_read_its(torch, tmp_path):
     arrays = arrays_of(held("pt"))
     write(tmp_path / "ours.pt", arrays, {"text": "beside"})
     found = torch.load(tmp_path / "ours.pt", weights_only=True)
@@ -208,9 +209,8 @@ def test_torch_reads_ours_and_we_read_its(tmp_path):
     require_read(tmp_path / "its.pth", arrays)
 
 
-def test_the_state_of_a_module(tmp_path):
+def test_the_state_of_a_module(torch, tmp_path):
     """Buffers without axes, views into one storage, transposed ones, parameters, versions of the modules."""
-    torch = pytest.importorskip("torch")
     module = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 2), torch.nn.BatchNorm2d(3), torch.nn.Flatten())
     state = module.state_dict()
     torch.save(state, tmp_path / "module.pt")
@@ -221,8 +221,7 @@ def test_the_state_of_a_module(tmp_path):
     require_read(tmp_path / "tied.pt", {key: value.detach().numpy() for key, value in tied.items()})
 
 
-def test_without_torch(tmp_path, monkeypatch):
-    pytest.importorskip("torch")
+def test_without_torch(torch, tmp_path, monkeypatch):
     write(tmp_path / "model.pt", {"a": np.ones(3)})
     before = (tmp_path / "model.pt").read_bytes()
     monkeypatch.setitem(sys.modules, "torch", None)  # Python's own way to say: this cannot be imported
@@ -371,6 +370,22 @@ def test_what_we_write_for_keras(keras, model, tmp_path):
 
 
 @tensorflow
+def test_a_parity_record_goes_with_the_weights_that_it_is_of(keras, tmp_path, monkeypatch):
+    """Where the new one would be too long, the file has none; what Keras put beside it stays."""
+    path = tmp_path / "model.keras"
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="top")])
+    model.save(path)
+    about = read(path).metadata
+    parity.port(model, path, proof=False)
+    assert record.KEY in read(path).metadata
+    monkeypatch.setattr(record, "LONGEST", 0)
+    parity.port({"top/kernel": np.ones((3, 2), "f4"), "top/bias": np.ones(2, "f4")}, path, proof=False)
+    assert read(path).metadata == about
+    with pytest.raises(NothingConcluded, match="has no parity record"):
+        parity.verify(path)
+
+
+@tensorflow
 def test_a_template_is_filled_completely_and_as_it_is(model, tmp_path):
     path = tmp_path / "model.keras"
     model.save(path)
@@ -393,6 +408,8 @@ def test_a_template_is_filled_completely_and_as_it_is(model, tmp_path):
     assert path.read_bytes() == before
     write(path, arrays, template=path)
     require_read(path, arrays)
+    for stored in read(path).arrays.values():
+        assert not stored.load().flags.writeable  # used where it lies
 
 
 @tensorflow
@@ -532,3 +549,18 @@ def test_reading_loads_only_what_the_format_needs(tmp_path):
     )
     paths = [str(tmp_path / "model.npz"), str(tmp_path / "model.safetensors")]
     subprocess.run([sys.executable, "-c", code, *paths], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "npz", "weights.h5"])
+def test_what_we_wrote_is_used_where_it_lies(ending, tmp_path):
+    """Not copied into memory, whatever stands in front of it: read only, as the file is mapped."""
+    if ending in NEEDS:
+        pytest.importorskip(NEEDS[ending])
+    path = tmp_path / f"model.{ending}"
+    arrays = {"layers/dense/vars/0": special(np.dtype("f8")), "layers/näme/vars/0": special(np.dtype("i1"))}
+    arrays["layers/dense_1/vars/0"] = special(np.dtype("f4"))
+    for text in ("", "a", "abc"):
+        write(path, arrays, {"text": text})
+        for stored in read(path).arrays.values():
+            assert not stored.load().flags.writeable
+        require_read(path, arrays)

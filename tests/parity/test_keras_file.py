@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from parity.errors import FileError, NothingConcluded
-from parity.weights.keras_file import ALWAYS_ALLOWED, VARIABLES, read, snake_case
+from parity.weights.keras_config import snake_case
+from parity.weights.keras_file import ALWAYS_ALLOWED, VARIABLES, read
 
 tensorflow = pytest.mark.tensorflow
 

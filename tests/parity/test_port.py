@@ -21,11 +21,6 @@ port = functools.partial(parity.port, proof=False)  # what is proved is the subj
 DTYPES = ("float32", "float64")
 
 
-@pytest.fixture(scope="session")
-def torch():
-    return pytest.importorskip("torch")
-
-
 def network(dtype="float32"):
     """Twelve inputs behind the Flatten and twelve units: a transpose, or rows in the other order, still fits."""
     layers = [
@@ -430,117 +425,6 @@ def test_modules_without_a_counterpart_are_refused(torch):
             port(source, nn.Sequential(module))
     with pytest.raises(UsageError, match=r"expected a torch\.nn\.Sequential; received Linear"):
         port(source, nn.Linear(4, 4))
-
-
-# -- the state of an optimizer -----------------------------------------------------------------------------------------
-
-RATE, MOMENTUM = 0.125, 0.9  # a power of two: dividing by it and multiplying by it again changes no bit
-X = np.random.default_rng(5).standard_normal((6, 4)).astype(np.float32)
-Y = np.random.default_rng(6).standard_normal((6, 2)).astype(np.float32)
-
-
-def trained_in_keras(keras, optimizer):
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(2)])
-    model.compile(optimizer=optimizer, loss="mse")
-    model.fit(X, Y, batch_size=6, epochs=2, shuffle=False, verbose=0)
-    return model
-
-
-def pytorch(torch, optimizer=None, **more):
-    nn = torch.nn
-    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
-    optimizer = optimizer or torch.optim.SGD
-    return model, optimizer(model.parameters(), **{"lr": RATE, "momentum": MOMENTUM, **more})
-
-
-def step_in_torch(torch, model, optimizer):
-    optimizer.zero_grad()
-    torch.nn.functional.mse_loss(model(torch.from_numpy(X)), torch.from_numpy(Y)).backward()
-    optimizer.step()
-
-
-@pytest.mark.tensorflow
-@pytest.mark.parametrize("nesterov", [False, True])
-def test_momentum_goes_along_and_the_next_steps_are_the_same(keras, torch, nesterov):
-    sgd = lambda: keras.optimizers.SGD(RATE, MOMENTUM, nesterov)  # noqa: E731
-    source = trained_in_keras(keras, sgd())
-    pair = pytorch(torch, nesterov=nesterov)
-    settings = {"learning_rate": RATE, "momentum": MOMENTUM, "nesterov": nesterov}
-    by_hand = Sequential.from_config(source.get_config())
-    by_hand.compile({"class_name": "SGD", "config": settings}, "mse")
-    again = trained_in_keras(keras, sgd())
-    for target in (pair, by_hand, again):
-        assert port(source, target).state[0].startswith(("momentum of 4 weights", "all 6 variables of SGD"))
-    from_torch, from_hand = trained_in_keras(keras, sgd()), trained_in_keras(keras, sgd())
-    port(pair, from_torch)
-    port(by_hand, from_hand)
-    for model in (source, again, from_torch, from_hand):
-        model.fit(X, Y, batch_size=6, epochs=1, shuffle=False, verbose=0)
-    by_hand.fit(X, Y, batch_size=6, epochs=1, shuffle=False, verbose=0)
-    step_in_torch(torch, *pair)
-    expected = source.get_weights()
-    found = {
-        "keras": again.get_weights(),
-        "by way of torch": from_torch.get_weights(),
-        "by way of scratchnet": from_hand.get_weights(),
-        "scratchnet": by_hand.get_weights(),
-        "torch": [parameter.detach().numpy().T for parameter in pair[0].parameters()],
-    }
-    # One step from the same weights and momentum: what is left is rounding of a few operations on numbers of this size.
-    allowed = 24 * np.finfo(np.float32).eps * max(float(np.max(np.abs(weight))) for weight in expected)
-    for name, weights in found.items():
-        for ours, theirs in zip(weights, expected, strict=True):
-            assert np.max(np.abs(ours - theirs)) <= allowed, name
-
-
-@pytest.mark.tensorflow
-def test_adam_stays_within_keras(keras, torch):
-    source, target = (trained_in_keras(keras, keras.optimizers.Adam(0.01)) for _ in range(2))
-    target.fit(X, Y, batch_size=6, epochs=3, shuffle=False, verbose=0)
-    again = keras.models.clone_model(source)
-    again.compile(keras.optimizers.Adam(0.01), "mse")
-    assert port(source, again, dry_run=True).state == ("all 10 variables of Adam",)
-    assert not again.optimizer.built
-    assert port(source, again).state == port(source, target).state == ("all 10 variables of Adam",)
-    for model in (source, target, again):
-        model.fit(X, Y, batch_size=6, epochs=1, shuffle=False, verbose=0)
-    for model in (target, again):
-        assert all(np.array_equal(a, b) for a, b in zip(source.get_weights(), model.get_weights(), strict=True))
-    model, _ = pytorch(torch)
-    before = model.state_dict()["0.weight"].clone()
-    with pytest.raises(UsageError, match=r"Keras and PyTorch place epsilon differently"):
-        port(source, (model, torch.optim.Adam(model.parameters())))
-    assert torch.equal(before, model.state_dict()["0.weight"])
-
-
-@pytest.mark.tensorflow
-def test_a_state_that_stays_behind_is_said(keras, tmp_path):
-    trained = trained_in_keras(keras, "adam")
-    source = Sequential.from_config(trained.get_config())
-    stale = "keeps the state of its optimizer, which belongs to its old weights"
-    assert port(source, trained).state == (f"the target {stale}",)
-    trained.save(tmp_path / "a.keras")
-    report = port(source, tmp_path / "a.keras")
-    assert report.plan.notes == (f"{tmp_path / 'a.keras'} {stale}",)
-    assert "optimizer/vars/0" in port(tmp_path / "a.keras", source).plan.ignored
-
-
-@pytest.mark.tensorflow
-def test_optimizers_that_differ(keras, torch):
-    source = trained_in_keras(keras, keras.optimizers.SGD(RATE, MOMENTUM))
-    for change, message in {
-        ("lr", 0.5): "learning_rate 0.125 and 0.5",
-        ("momentum", 0.5): "momentum 0.9 and 0.5",
-        ("dampening", 0.5): "neither dampening nor maximize",
-        ("weight_decay", 0.5): "weight_decay None and 0.5",
-    }.items():
-        with pytest.raises(UsageError, match=message):
-            port(source, pytorch(torch, **dict([change])))
-    other = trained_in_keras(keras, keras.optimizers.SGD(RATE, 0.5))
-    assert port(source, other).state[0].startswith("state not ported: optimizer: expected the same class")
-    assert port(source, pytorch(torch)[0]).state == ()
-    with pytest.raises(UsageError, match="the other end has none"):
-        port(Sequential.from_config(source.get_config()), pytorch(torch))
 
 
 # -- the command line --------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import parity
-from parity import porting
 from parity.cli import main
 from parity.errors import FileError, NothingConcluded
 from parity.weights import expectation, formats, verification
@@ -23,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def scratchnet_alone(request, monkeypatch):
-    """Most tests judge what is found without a framework; those that are marked ask Keras, too."""
+    """Most tests judge what is found without a framework; those that are marked ask Keras, and whoever is there."""
     if not request.node.get_closest_marker("tensorflow"):
         monkeypatch.setattr(verification, "runs", lambda: {"scratchnet": expectation.ran})
 
@@ -143,7 +142,7 @@ def test_the_proof_runs_the_network_in_keras(make, keras, tmp_path):
     model = make()
     report = parity.port(model, tmp_path / "net.safetensors")
     assert report.proof.passed, report.to_text()
-    assert list(report.proof.worst) == [
+    assert [name for name in report.proof.worst if "PyTorch" not in name] == [
         "scratchnet",
         "Keras",
         "one training step in Keras and scratchnet, float32",
@@ -155,23 +154,164 @@ def test_the_proof_runs_the_network_in_keras(make, keras, tmp_path):
     assert parity.port(model, twin).proof.passed
     result = parity.verify(tmp_path / "net.safetensors")
     assert result.passed
-    assert [run.runner for run in result.runs] == ["scratchnet", "Keras"]
+    assert [run.runner for run in result.runs][:2] == ["scratchnet", "Keras"]
+    tensors = {row.tensor for row in result.runs[1].rows}
+    assert tensors >= {"top/output", "loss", "top/bias.gradient", "top/bias.updated"}
 
 
-def test_a_live_pytorch_model_is_run(tmp_path, monkeypatch):
-    """The same network, with the rows behind its Flatten in PyTorch's order, and one with another activation."""
-    torch = pytest.importorskip("torch")
-    nn = torch.nn
-    monkeypatch.setattr(porting, "_steps", lambda record, weights: ([], []))  # Keras has its own test
-    model = built([Conv2D(3, 3, activation="relu", name="conv"), Flatten(name="flat"), Dense(4, name="top")], (6, 6, 2))
-    same = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4))
-    assert "PyTorch: the outputs of the model are within budget" in parity.port(model, same).proof.to_text()
-    other = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(48, 4))
-    proof = parity.port(model, other).proof
-    assert "something that is no weight does" in proof.to_text()
+@pytest.fixture
+def in_torch(torch, monkeypatch):
+    """scratchnet and PyTorch; Keras has its own tests."""
+    monkeypatch.setattr(
+        verification, "runs", lambda: {"scratchnet": expectation.ran, "PyTorch": verification._in_torch}
+    )
+    return torch.nn
+
+
+def pictures_in(nn, *end, epsilon=1e-3, activation=None):
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3), activation or nn.ReLU(inplace=True), nn.BatchNorm2d(3, eps=epsilon), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(12, 12), nn.Tanh(), nn.Dropout(0.5), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3),
+        *end,
+    )  # fmt: skip
+
+
+ITSELF = "the PyTorch model, {} of the port"
+
+
+def test_a_live_pytorch_model_is_run_itself(in_torch):
+    """Outputs, loss, gradients and a step of its own modules, as target and as source, with and without logits."""
+    model = pictures()
+    logits, log_softmax = in_torch.Identity(), in_torch.LogSoftmax(-1)
+    for end in ((), (logits,), (in_torch.Softmax(-1),), (log_softmax,)):
+        net = pictures_in(in_torch, *end)
+        proof = parity.port(model, net).proof
+        assert proof.passed, proof.to_text()
+        assert list(proof.worst) == [
+            "scratchnet",
+            "PyTorch",
+            "one step in PyTorch and scratchnet, float32",
+            "one step in PyTorch and scratchnet, float64",
+            ITSELF.format("target"),
+        ]
+        assert ("ends in logits" in proof.to_text()) == (end in ((), (logits,)))
+    assert ITSELF.format("source") in parity.port(net, model).proof.worst
+    assert net[1].inplace
+    assert all(parameter.grad is None for parameter in net.parameters())
+    table = in_torch.Sequential(in_torch.Embedding(20, 4), in_torch.Flatten(), in_torch.Linear(20, 20), in_torch.GELU())
+    assert ITSELF.format("target") in parity.port(words(), table).proof.worst
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ({"epsilon": 1e-5}, "norm/output"),
+        ({"activation": "Tanh"}, "norm/output"),
+        ({"end": "Tanh"}, "top/pre_activation"),
+        ({"end": "Softplus"}, "top/pre_activation"),
+    ],
+)
+def test_a_live_pytorch_model_that_computes_something_else(change, first, in_torch):
+    """All weights have arrived, and the proof fails all the same: the port does not compute what it should."""
+    made = {name: getattr(in_torch, value)() for name, value in change.items() if name != "epsilon"}
+    net = pictures_in(
+        in_torch,
+        *filter(None, [made.get("end")]),
+        epsilon=change.get("epsilon", 1e-3),
+        activation=made.get("activation"),
+    )
+    with pytest.warns(RuntimeWarning, match="the PyTorch model, target of the port: .* tensors differ"):
+        report = parity.port(pictures(), net)
+    assert report.exit_status == 1
+    assert "PROOF FAILED" in report.to_text()
+    assert f"the first is {first}" in report.proof.sentences[0]
+    assert "its weights are right" in report.proof.to_text()
+    assert report.proof.worst["PyTorch"] < 1
+
+
+def test_a_live_pytorch_model_that_cannot_be_run(in_torch):
+    """Nothing is said of it: samples that it does not take, and a source whose weights were rounded on their way."""
+    longer = pictures_in(in_torch, in_torch.Flatten(2))
+    proof = parity.port(pictures(), longer).proof
     assert proof.passed
-    longer = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4), nn.Flatten(2))
-    assert "PyTorch: the model does not take" in parity.port(model, longer).proof.to_text()
+    assert "target of the port: does not take the designed probe" in proof.to_text()
+    wide = pictures_in(in_torch).double()
+    wide[0].bias.data += 1e-12
+    proof = parity.port(wide, pictures()).proof
+    assert proof.passed
+    assert "source of the port: not run, since weights were rounded" in proof.to_text()
+
+
+@pytest.mark.tensorflow
+def test_a_live_pytorch_model_with_a_loss_that_has_no_formula(keras, torch):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, activation="sigmoid")])
+    model.compile(loss="dice")
+    proof = parity.port(model, torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Sigmoid())).proof
+    assert proof.passed, proof.to_text()
+    assert list(proof.worst) == ["Keras"]
+    assert "target of the port: not run: the loss dice has no formula" in proof.to_text()
+
+
+# -- networks that scratchnet lacks ------------------------------------------------------------------------------------
+
+
+def sequences(keras):
+    layers = keras.layers
+    stack = [
+        layers.LSTM(4, return_sequences=True, name="long"),
+        layers.GRU(3, name="gated"),
+        layers.Dense(2, name="top"),
+    ]
+    model = keras.Sequential([keras.Input((5, 3)), *stack], name="sequences")
+    model.compile(loss="mse")
+    return model
+
+
+@pytest.mark.tensorflow
+def test_keras_says_what_to_expect_of_a_network_that_scratchnet_lacks(keras, tmp_path):
+    report = parity.port(sequences(keras), tmp_path / "net.safetensors")
+    assert report.proof.passed, report.proof.to_text()
+    assert "not run in scratchnet: scratchnet cannot build this network: unknown layer 'LSTM'" in report.to_text()
+    assert "no step of Keras and scratchnet was compared" in report.to_text()
+    result = parity.verify(tmp_path / "net.safetensors")
+    assert result.passed, result.to_text()
+    assert [run.runner for run in result.runs] == ["Keras"]
+    path = ported(sequences(keras), tmp_path / "net.npz")
+    assert judged(path, arrays_of(path))
+    original = arrays_of(path)
+    for key, array in original.items():
+        changed = array.copy()
+        changed.reshape(-1)[-1] *= -1
+        if np.any(changed != array):
+            assert not judged(path, {**original, key: changed}), key
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer: layer.update(class_name="Lambda"),
+        lambda layer: layer.update(module="os"),
+        lambda layer: layer.update(registered_name="package>LSTM"),
+        lambda layer: layer["config"].update(units=10**9),
+        lambda layer: layer["config"].update(activation="exec"),
+        lambda layer: layer["config"].update(activation={"class_name": "function", "config": "exec"}),
+        lambda layer: layer["config"].update(kernel_regularizer={"class_name": "Lambda", "config": {}}),
+        lambda layer: layer["config"].update(kernel_constraint={"class_name": "MaxNorm", "config": {}}),
+        lambda layer: layer["config"].update(units={"class_name": "int"}),
+        lambda layer: layer["config"].update(return_sequences=False),
+    ],
+)
+def test_hostile_records_of_a_network_that_scratchnet_lacks(change, keras, tmp_path):
+    """Keras gets nothing to build but its own layers, of the sizes that the file has."""
+
+    def changed(record):
+        change(record["network"]["config"]["layers"][1])
+        return record
+
+    path = with_record(ported(sequences(keras), tmp_path / "net.npz"), changed)
+    with pytest.raises(FileError, match=r"net\.npz: the parity record: "):
+        parity.verify(path)
 
 
 @pytest.mark.tensorflow
@@ -466,12 +606,27 @@ main(["verify", sys.argv[1]])
 """
 
 
-def test_a_command_without_a_framework(tmp_path):
-    """TensorFlow and Keras cannot be imported there: scratchnet alone verifies."""
-    path = ported(deep(), tmp_path / "net.npz")
-    done = subprocess.run(
+def without_frameworks(path):
+    return subprocess.run(
         [sys.executable, "-c", WITHOUT_FRAMEWORKS, str(path)], cwd=ROOT, capture_output=True, text=True, check=False
     )
+
+
+def test_a_command_without_a_framework(tmp_path):
+    """TensorFlow, Keras and PyTorch cannot be imported there: scratchnet alone verifies."""
+    done = without_frameworks(ported(deep(), tmp_path / "net.npz"))
     assert done.returncode == 0, done.stderr
     assert "computes in scratchnet what it should" in done.stdout
     assert "not run in Keras" in done.stdout
+    assert "not run in PyTorch" in done.stdout
+
+
+@pytest.mark.tensorflow
+def test_without_keras_only_the_bits_of_what_scratchnet_lacks_are_verified(keras, tmp_path):
+    done = without_frameworks(ported(sequences(keras), tmp_path / "net.npz"))
+    assert done.returncode == 0, done.stderr
+    assert (
+        "the network was not run: it has layers that scratchnet lacks, and the reference is not installed"
+        in done.stdout
+    )
+    assert "bit for bit; the network was not run." in done.stdout

@@ -23,14 +23,16 @@ from parity.weights.stored import Stored
 __all__ = ["read", "write"]
 
 CONFIG, ABOUT, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-DATE = (1980, 1, 1, 0, 0, 0)
+STATE = "optimizer/vars/"
 SAVE_AGAIN = "save the model again with model.save('name.keras')"
 
 
 def read(data: memoryview) -> keras_h5.Contents:
     """The arrays by their paths in `model.weights.h5`, such as `layers/dense_1/vars/0`, layers in the model's order."""
-    arrays, config, about, names = _contents(data, zip_members.members(data))
-    return "keras", arrays, config, {**about, **names}
+    members = zip_members.members(data)
+    arrays, config, about, names = _contents(data, members)
+    compiled = limits.parsed(_text(data, members[CONFIG]), CONFIG).get("compile_config")
+    return "keras", arrays, config, {**about, **names, **keras_h5.optimizer_of(compiled, "optimizer")}
 
 
 def _contents(
@@ -64,18 +66,21 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
         data = limits.mapped(template)
         members = zip_members.members(data)
         old, _, about, names = _contents(data, members)
+    about.pop(limits.RECORD, None)  # it says what the old weights were
     _require_same(arrays, old, template)
-    new = {key: arrays[key] if key in arrays else stored.load() for key, stored in old.items()}
+    new = {**{key: stored.load() for key, stored in old.items() if key not in arrays}, **arrays}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, member in members.items():
             if name not in (ABOUT, WEIGHTS):
-                archive.writestr(zipfile.ZipInfo(name, DATE), bytes(zip_members.content(data, member)))
-        archive.writestr(zipfile.ZipInfo(ABOUT, DATE), limits.as_json({**about, **metadata}))
+                archive.writestr(zipfile.ZipInfo(name, zip_members.DATE), bytes(zip_members.content(data, member)))
+        archive.writestr(zipfile.ZipInfo(ABOUT, zip_members.DATE), limits.as_json({**about, **metadata}))
         _write_weights(archive, new, names, Path(file.name).parent)
 
 
 def _require_same(arrays: Mapping[str, np.ndarray], old: Mapping[str, Stored], template: Path) -> None:
     for key, value in arrays.items():
+        if key not in old and key.startswith(STATE):  # of an optimizer that was not built yet
+            continue
         if key not in old:
             raise UsageError(f"{template}: expected one of the keys {', '.join(old)}, received {shown(key)}")
         if value.shape != old[key].shape:
@@ -91,5 +96,5 @@ def _write_weights(
     with tempfile.TemporaryFile(dir=folder) as bare:
         keras_h5.write(bare, arrays, {}, names)
         bare.seek(0)
-        with archive.open(zipfile.ZipInfo(WEIGHTS, DATE), "w", force_zip64=True) as member:
+        with archive.open(zip_members.aligned(archive, WEIGHTS), "w", force_zip64=True) as member:
             shutil.copyfileobj(bare, member, 2**20)

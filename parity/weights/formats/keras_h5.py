@@ -8,6 +8,7 @@ name is an attribute of `vars`. Keras 2 names: attributes list the layers and th
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,20 +17,24 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from parity.errors import FileError, NothingConcluded, UsageError
+from parity.weights import blocks
 from parity.weights.formats import hdf5, limits
 from parity.weights.formats.limits import BFLOAT16, DTYPES, METADATA, shown
-from parity.weights.keras_file import _group_names, _parse, _sequential
+from parity.weights.keras_config import group_names, parsed, sequential
 from parity.weights.stored import Stored
 
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["Contents", "config_of", "groups", "read", "write"]
+__all__ = ["Contents", "config_of", "groups", "optimizer_of", "read", "write"]
 
 Contents = tuple[str, dict[str, Stored], "dict[str, Any] | None", dict[str, str]]
 """Format, arrays, config, metadata."""
 
 LAYERS, VARIABLES = "layers", "vars"
+ALIGNMENT = 8
+"""Of what is written, so that arrays can be used where they lie: that of the widest type."""
+OPTIMIZER_CONFIG = "optimizer_config"
 MODEL, OPTIMIZER, TOP = "model_weights", "optimizer_weights", "top_level_model_weights"
 
 
@@ -37,12 +42,21 @@ def config_of(text: bytes | memoryview, what: str) -> dict[str, Any]:
     """The config of a Sequential from its JSON, whole or bare."""
     limits.parsed(text, what)  # the bounds, and keys that stand there twice
     with limits.blamed(what):
-        return _sequential(_parse(bytes(text)))[0]
+        return sequential(parsed(bytes(text)))[0]
+
+
+def optimizer_of(saved: Any, key: str) -> dict[str, str]:
+    """What a file says of the model's optimizer, as one more text; none where it says nothing. saved: what the model
+    was compiled with, as Keras writes it down; key: under which the optimizer is."""
+    found = saved.get(key) if isinstance(saved, dict) else None
+    if not isinstance(found, dict):
+        return {}
+    return {OPTIMIZER_CONFIG: json.dumps({name: found.get(name) for name in ("class_name", "config")})}
 
 
 def groups(config: Mapping[str, Any]) -> dict[str, str]:
     """Name of a layer -> the group in which Keras 3 keeps it, such as `layers/dense_1`, in the order of the layers."""
-    return {layer["config"]["name"]: group for group, layer in _group_names(list(config["layers"])).items()}
+    return {layer["config"]["name"]: group for group, layer in group_names(list(config["layers"])).items()}
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -143,6 +157,9 @@ def _read_legacy(lists: _Legacy, datasets: dict[str, h5py.Dataset], data: memory
     config = config_of(text.encode(), "the attribute 'model_config'") if text is not None else None
     about = {name: lists.text(name, root) for name in ("keras_version", "backend")}
     metadata = {name: value for name, value in about.items() if value is not None}
+    if (compiled := lists.text("training_config", "")) is not None:
+        training = limits.parsed(compiled.encode(), "the attribute 'training_config'")
+        metadata |= optimizer_of(training, OPTIMIZER_CONFIG)
     return "keras-legacy", {keys[path]: replace(a, key=keys[path]) for path, a in arrays.items()}, config, metadata
 
 
@@ -166,7 +183,7 @@ def write(
         if names and key.startswith(f"{LAYERS}/") and _owner(key) not in names:
             raise UsageError(f"{shown(key)}: expected a layer of the config, whose groups are {', '.join(names)}")
     texts = {METADATA: np.frombuffer(limits.as_json(metadata), np.uint8)} if metadata else {}
-    with h5py.File(file, "w") as h5:
+    with h5py.File(file, "w", alignment_threshold=1, alignment_interval=ALIGNMENT) as h5:
         h5.create_group(LAYERS)
         for group, name in names.items():
             h5.create_group(f"{group}/{VARIABLES}").attrs["name"] = name
@@ -175,9 +192,16 @@ def write(
 
 
 def _put(h5: h5py.File, key: str, value: np.ndarray) -> None:
-    bare = limits.contiguous(value)
     # bfloat16 as Keras writes it: two opaque bytes and the name beside them.
     is_bfloat16 = value.dtype.newbyteorder("=") == BFLOAT16
-    dataset = h5.create_dataset(key, data=bare.view("V2") if is_bfloat16 else bare)
+    dtype = np.dtype("V2") if is_bfloat16 else value.dtype.newbyteorder("<")
+    dataset = h5.create_dataset(key, value.shape, dtype)
+    row = 0
+    for piece in blocks.pieces(value):
+        if value.ndim == 0:
+            dataset[()] = piece.view(dtype)
+        else:
+            dataset[row : row + len(piece)] = piece.view(dtype)
+            row += len(piece)
     if is_bfloat16:
         dataset.attrs["dtype"] = "bfloat16"

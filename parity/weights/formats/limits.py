@@ -1,9 +1,9 @@
 """What a file may ask for before anything is allocated, and the arrays that are made of its bytes.
 
 A reader never takes more than the bytes of the file, mapped and not read, plus what is bounded here. Together the
-bounds stay below 64 MiB for a file of any content: a text of `LONGEST_TEXT` bytes becomes at most 24 times as much in
-Python objects (`{},` is three bytes, and a dictionary of 64 with a pointer to it), one of
-`MOST_ARRAYS` arrays about a kilobyte.
+bounds stay below 64 MiB for a file of any content: of a text of `LONGEST_TEXT` bytes, Python makes at most 200 bytes
+for each of `MOST_CONTAINERS` lists and objects, and 14 times the text for all else (measured with many short keys); one
+of `MOST_ARRAYS` arrays takes about a kilobyte.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import ml_dtypes
 import numpy as np
 
 from parity.errors import FileError, UsageError
+from parity.weights import blocks
 
 __all__ = [
     "ALWAYS_ALLOWED",
@@ -32,10 +33,11 @@ __all__ = [
     "LONGEST_TEXT",
     "METADATA",
     "MOST_ARRAYS",
+    "MOST_CONTAINERS",
+    "RECORD",
     "array",
     "as_json",
     "blamed",
-    "contiguous",
     "is_plain",
     "mapped",
     "parsed",
@@ -55,6 +57,9 @@ shown = _REPR.repr
 
 LONGEST_TEXT = 2 * 2**20
 """Bytes of JSON: a header, a config, metadata. Two thousand layers with a kilobyte each."""
+MOST_CONTAINERS = 2**17
+"""Lists and objects in a JSON text: the longest header of a .safetensors has as many, with names of one letter. A text
+of nothing but brackets would become 48 times as long."""
 MOST_ARRAYS = 2**14
 """In one file: four thousand layers with four weights each."""
 ALWAYS_ALLOWED = 16 * 2**20
@@ -64,6 +69,8 @@ need weights of which 99 % repeat. Keras's own loader draws its line for archive
 
 METADATA = "__metadata__"
 """The name under which a format without a place for texts carries them, as safetensors calls it."""
+RECORD = "parity"
+"""The name of the parity record among these texts."""
 
 
 BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
@@ -145,8 +152,11 @@ def parsed(text: bytes | memoryview, what: str) -> Any:
     """JSON of a bounded length whose objects have each key once."""
     if len(text) > LONGEST_TEXT:
         raise FileError(f"{what}: expected at most {LONGEST_TEXT} bytes, received {len(text)}")
+    text = bytes(text)
+    if (count := text.count(b"[") + text.count(b"{")) > MOST_CONTAINERS:
+        raise FileError(f"{what}: expected at most {MOST_CONTAINERS} lists and objects, received {count}")
     try:
-        return json.loads(bytes(text), object_pairs_hook=_each_once)
+        return json.loads(text, object_pairs_hook=_each_once)
     except FileError as error:
         raise FileError(f"{what}: {error}") from error
     except json.JSONDecodeError as error:
@@ -158,11 +168,11 @@ def parsed(text: bytes | memoryview, what: str) -> Any:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise FileError(f"the key {shown(twice)}: expected it once, received it a second time")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise FileError(f"the key {shown(key)}: expected it once, received it a second time")
+        found[key] = value
     return found
 
 
@@ -181,7 +191,7 @@ def array(data: memoryview, offset: int, shape: tuple[int, ...], dtype: np.dtype
     """
     flat = np.frombuffer(data, dtype, math.prod(shape), offset)
     found = flat.reshape(shape) if order == "C" else flat.reshape(shape[::-1]).T
-    return np.require(found, dtype.newbyteorder("="), ["C", "ALIGNED"]).reshape(shape)
+    return blocks.contiguous(found, "=") if found.flags.aligned else blocks.copied(found)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -212,11 +222,6 @@ def require_writable(arrays: Mapping[str, np.ndarray], format: str, names: Itera
                 f"{format}: {shown(key)}: expected one of {', '.join(names)}, received {value.dtype}; cast it, or "
                 "write another format"
             )
-
-
-def contiguous(value: np.ndarray) -> np.ndarray:
-    """In C order and little-endian, itself where it is so already. (`np.ascontiguousarray` gives a number an axis.)"""
-    return np.asarray(value, value.dtype.newbyteorder("<"), order="C")
 
 
 def as_json(metadata: Mapping[str, str]) -> bytes:

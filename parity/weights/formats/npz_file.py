@@ -11,11 +11,12 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
 from parity.errors import FileError, UsageError
+from parity.weights import blocks
 from parity.weights.formats import limits, zip_members
 from parity.weights.formats.limits import DTYPES, METADATA, shown
 from parity.weights.stored import Stored
@@ -34,7 +35,6 @@ HEADER = re.compile(
 )
 DESCR = re.compile(r"[<>|=](?:[iu][1248]|f[248])")
 NAMES = tuple(name for name in DTYPES if name != "bfloat16")
-DATE = (1980, 1, 1, 0, 0, 0)  # the first that zip knows: the same arrays are the same bytes
 
 
 def read(data: memoryview) -> tuple[dict[str, Stored], dict[str, str]]:
@@ -107,5 +107,14 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
     texts = {METADATA: np.frombuffer(limits.as_json(metadata), np.uint8)} if metadata else {}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for key, value in {**texts, **arrays}.items():
-            with archive.open(zipfile.ZipInfo(f"{key}.npy", DATE), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, limits.contiguous(value), allow_pickle=False)
+            with archive.open(zip_members.aligned(archive, f"{key}.npy"), "w", force_zip64=True) as member:
+                _put(member, value)
+
+
+def _put(member: IO[bytes], value: np.ndarray) -> None:
+    """As `numpy.lib.format.write_array` in C order, which copies an array that is in another one as a whole."""
+    descr = np.lib.format.dtype_to_descr(value.dtype.newbyteorder("<"))
+    header = {"descr": descr, "fortran_order": False, "shape": value.shape}
+    np.lib.format.write_array_header_1_0(member, header)
+    for part in blocks.raw(value):
+        member.write(part)

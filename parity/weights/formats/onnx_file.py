@@ -90,9 +90,10 @@ def _tensor(message: memoryview) -> Stored:
     if EXTERNAL in single or single.get(LOCATION, 0) != 0:
         raise FileError(f"{shown(key)}: expected data of this file, received a reference to another file; save the "
                         "model with its data: onnx.save(model, path, save_as_external_data=False)")  # fmt: skip
-    dtype = TYPES.get(single.get(TYPE, 0))  # type: ignore[arg-type]
-    if dtype is None:
-        raise FileError(f"{shown(key)}: expected real or whole numbers, received type {single.get(TYPE, 0)} of ONNX")
+    number = single.get(TYPE, 0)
+    if not isinstance(number, int) or number not in TYPES:
+        raise FileError(f"{shown(key)}: expected real or whole numbers, received type {shown(number)} of ONNX")
+    dtype = TYPES[number]
     if SEGMENT in single or any(n >= 2**63 for n in shape) or (RAW in single and lists) or len(lists) > 1:
         raise FileError(f"{shown(key)}: expected one array, received {shape} with {sorted(lists)}, or a piece of one")
     return Stored(key, tuple(shape), dtype, _loader(key, tuple(shape), dtype, single.get(RAW), message))

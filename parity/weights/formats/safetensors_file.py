@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from parity.errors import FileError, UsageError
+from parity.weights import blocks
 from parity.weights.formats import limits
 from parity.weights.formats.limits import DTYPES, LONGEST_TEXT, METADATA, shown
 from parity.weights.stored import Stored
@@ -116,4 +117,5 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
         raise UsageError(f"safetensors: expected a header of at most {LONGEST_TEXT} bytes, received {len(text)}")
     file.write(LENGTH.pack(len(text)) + text)
     for key in ordered:
-        file.write(limits.contiguous(arrays[key]).reshape(-1).view(np.uint8).data)
+        for part in blocks.raw(arrays[key]):
+            file.write(part)

@@ -22,7 +22,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from parity.errors import FileError, NothingConcluded
-from parity.weights.formats import limits, zip_members
+from parity.weights import blocks
+from parity.weights.formats import limits, torch_checkpoint, zip_members
 from parity.weights.formats.limits import DTYPES, shown
 from parity.weights.stored import Stored
 
@@ -54,11 +55,15 @@ INSTRUCTIONS = {
         "SETITEM",
         "SETITEMS",
     ),
-    *("BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "NEWFALSE", "NEWTRUE", "NONE"),
+    *("BINUNICODE", "BININT", "BININT1", "BININT2", "BINFLOAT", "LONG1", "NEWFALSE", "NEWTRUE", "NONE"),
+    *("EMPTY_LIST", "APPEND", "APPENDS"),
     *("GLOBAL", "REDUCE", "BUILD", "BINPERSID"),  # what these may name is in _Inert
 }
 MOST_INSTRUCTIONS = 20 * limits.MOST_ARRAYS  # a tensor of a state_dict is described in about twenty that make an object
-DICT = "expected a state_dict, names with tensors; save it with torch.save(model.state_dict(), 'name.pt')"
+DICT = (
+    "expected a state_dict, names with tensors, or a checkpoint that has one as "
+    f"{' or '.join(torch_checkpoint.MODEL_NAMES)}; save it with torch.save(model.state_dict(), 'name.pt')"
+)
 
 
 def read(path: Path, data: memoryview) -> tuple[dict[str, Stored], dict[str, str]]:
@@ -67,7 +72,7 @@ def read(path: Path, data: memoryview) -> tuple[dict[str, Stored], dict[str, str
     NothingConcluded without PyTorch.
     """
     members = _members(data)
-    described = _described(zip_members.content(data, members[PICKLE]), members)
+    described, config = _described(zip_members.content(data, members[PICKLE]), members)
     torch = _torch()
     texts = limits.texts(limits.parsed(zip_members.content(data, members[TEXTS]), TEXTS), TEXTS) if TEXTS in members \
         else {}  # fmt: skip
@@ -82,9 +87,16 @@ def read(path: Path, data: memoryview) -> tuple[dict[str, Stored], dict[str, str
             raise FileError(f"expected what torch.load reads, received {shown(str(error))}") from error
 
     def loader(key: str, dtype: np.dtype[Any]) -> Callable[[], np.ndarray]:
-        return lambda: _array(torch, tensors()[key], dtype)
+        return lambda: _array(torch, _at(tensors(), described[key][0]), dtype)
 
-    return {key: Stored(key, t.shape, t.dtype, loader(key, t.dtype)) for key, t in described.items()}, texts
+    arrays = {key: Stored(key, t.shape, t.dtype, loader(key, t.dtype)) for key, (_, t) in described.items()}
+    return arrays, {**texts, **config}
+
+
+def _at(found: Any, path: torch_checkpoint.Path) -> Any:
+    for key in path:
+        found = found[key]
+    return found
 
 
 def _torch() -> Any:
@@ -99,10 +111,10 @@ def _torch() -> Any:
 
 
 def _array(torch: Any, tensor: Any, dtype: np.dtype[Any]) -> np.ndarray:
-    bits = tensor.detach().contiguous()
+    there = tensor.detach()
     if dtype == limits.BFLOAT16:  # NumPy has none, so PyTorch gives its bits only
-        return np.asarray(bits.view(torch.int16).numpy()).view(dtype)
-    return np.asarray(bits.numpy())
+        return blocks.contiguous(there.view(torch.int16).numpy()).view(dtype)
+    return blocks.contiguous(there.numpy(), "=")
 
 
 def _members(data: memoryview) -> dict[str, zip_members.Member]:
@@ -198,7 +210,10 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Te
     return _Tensor(shape, storage.dtype)
 
 
-def _described(text: memoryview, members: Mapping[str, zip_members.Member]) -> dict[str, _Tensor]:
+def _described(
+    text: memoryview, members: Mapping[str, zip_members.Member]
+) -> tuple[dict[str, tuple[torch_checkpoint.Path, _Tensor]], dict[str, str]]:
+    """Key -> where the tensor is, and what it is; and what a checkpoint says of its optimizer."""
     _require_instructions(bytes(text))
     unpickler = _Inert(bytes(text), members)
     try:
@@ -207,13 +222,22 @@ def _described(text: memoryview, members: Mapping[str, zip_members.Member]) -> d
         raise FileError(f"{PICKLE}: {DICT}; received {shown(str(error))}") from error
     if not isinstance(found, dict):
         raise FileError(f"{PICKLE}: {DICT}; received {shown(found)}")
-    for key, value in found.items():
-        if not isinstance(key, str) or not isinstance(value, _Tensor):
-            raise FileError(f"{PICKLE}: {shown(key)}: {DICT}; received {shown(value)}")
-    if len({id(value) for value in found.values()}) != len(unpickler.built):  # the one that came first is gone
+    if len(torch_checkpoint.tensors_in(found, _is_tensor)) != len(unpickler.built):  # the one that came first is gone
         raise FileError(f"{PICKLE}: expected each tensor under a name of its own, received one name for several")
-    limits.require_count("the tensors", len(found))
-    return dict(found)
+    if torch_checkpoint.is_checkpoint(found):
+        with limits.blamed(PICKLE):
+            paths, texts = torch_checkpoint.parts(found, _is_tensor)
+    else:
+        for key, value in found.items():
+            if not isinstance(key, str) or not _is_tensor(value):
+                raise FileError(f"{PICKLE}: {shown(key)}: {DICT}; received {shown(value)}")
+        paths, texts = {key: (key,) for key in found}, {}
+    limits.require_count("the tensors", len(paths))
+    return {key: (path, _at(found, path)) for key, path in paths.items()}, texts
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, _Tensor)
 
 
 # What Python's unpickler raises on instructions that do not fit each other.
@@ -248,7 +272,7 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
     with warnings.catch_warnings():
         # The tensors are read only, as the arrays may be.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        tensors = {key: _as_tensor(torch, limits.contiguous(value)) for key, value in arrays.items()}
+        tensors = {key: _as_tensor(torch, blocks.contiguous(value)) for key, value in arrays.items()}
     try:
         torch.save(tensors, file)
     except RuntimeError as error:  # that it could not end the archive, after a write that failed

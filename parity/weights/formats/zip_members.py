@@ -8,6 +8,7 @@ that leads nowhere else; nothing is unpacked to a disk. A member that is not com
 from __future__ import annotations
 
 import struct
+import zipfile
 import zlib
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from parity.errors import FileError
 from parity.weights.formats import limits
 from parity.weights.formats.limits import shown
 
-__all__ = ["Member", "beginning", "content", "members"]
+__all__ = ["Member", "aligned", "beginning", "content", "members"]
 
 END = struct.Struct("<4s4H2LH")  # PKWARE's APPNOTE.TXT, 4.3.16
 END64_PLACE = struct.Struct("<4sLQL")  # 4.3.15
@@ -29,6 +30,10 @@ SYMLINK = 0o120000
 ZIP64 = 1  # the extra field with what does not fit in 32 bits
 FULL = 2**32 - 1  # what stands in its stead
 SAVE_AGAIN = "copy or save the file again"
+DATE = (1980, 1, 1, 0, 0, 0)  # the first that zip knows: the same arrays are the same bytes
+FILLING = struct.Struct("<3H")  # the extra field 0xA11E of 4.6.1: its number, its size, what the data is aligned to
+ALIGNMENT = 64  # that of an array in a .npy
+ZIP64_SIZE = 20  # of the extra field that `zipfile` adds
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,17 @@ def beginning(data: memoryview, member: Member, length: int) -> bytes:
     """At most so many bytes of a member, before anybody looked at its checksum."""
     found = data[member.offset : member.offset + member.stored]
     return bytes(found[:length]) if member.method == STORED else _inflated(found, member, length)
+
+
+def aligned(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """The next member to open, with `force_zip64`: its data begins at a multiple of `ALIGNMENT`, so that arrays in it
+    can be used where they lie."""
+    assert archive.fp is not None
+    info = zipfile.ZipInfo(name, DATE)
+    begins = archive.fp.tell() + LOCAL.size + len(name.encode()) + FILLING.size + ZIP64_SIZE
+    zeros = -begins % ALIGNMENT
+    info.extra = FILLING.pack(0xA11E, FILLING.size - 4 + zeros, ALIGNMENT) + bytes(zeros)
+    return info
 
 
 def _inflated(packed: memoryview, member: Member, most: int) -> bytes:
