@@ -1,4 +1,5 @@
-"""What a project settles once: in `[tool.parity]` of pyproject.toml, in PARITY_* variables, by flags; the last wins.
+"""What a project settles once: in `[tool.parity]` of pyproject.toml, under pytest in its ini file, in PARITY_*
+variables, by flags; the last wins.
 
     [tool.parity]
     data = "digits"
@@ -95,7 +96,10 @@ SETTINGS: Mapping[str, Setting] = {
             "sketch-above", None, "record a sketch of a tensor that has more elements; without one, never",
             **_whole_number(1),
         ),
-        Setting("mode", "replay", "what pytest compares with: a recording, or Keras", **_one_of("replay", "live")),
+        Setting(
+            "reference", "golden", "what pytest compares with: a recorded reference, or Keras as it runs now",
+            **_one_of("golden", "live"),
+        ),
     )
 }  # fmt: skip
 
@@ -127,11 +131,18 @@ def setting(name: str, start: Path | None = None) -> Any:
     return load(start)[name]
 
 
-def load(start: Path | None = None, flags: Mapping[str, Any] | None = None) -> Config:
+def load(
+    start: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    *,
+    ini: Mapping[str, str] | None = None,
+    option: str = "--",
+) -> Config:
     """Read the configuration as it is now.
 
     start: the folder to search from, by default the current one. flags: setting -> what a command line gave for it, as
-    text or as TOML would have it; None: not given.
+    text or as TOML would have it; None: not given. ini: setting -> what pytest's ini file says of it, which is stronger
+    than [tool.parity] and weaker than a variable; "": nothing. option: what a flag begins with.
 
     Raises UsageError for an unknown key and for a value that cannot be one, FileError for a file that is not TOML.
     """
@@ -145,22 +156,25 @@ def load(start: Path | None = None, flags: Mapping[str, Any] | None = None) -> C
             each = _known(key, shown)
             values[key] = _resolved(each, _fitting(each, value, f"{shown} {key}"), root)
             sources[key] = shown
-    for each, text, place in _said(flags or {}):
+    for each, text, place in _said(ini or {}, flags or {}, option):
         value = _parsed(each, text, place) if isinstance(text, str) else text
         values[each.name] = _resolved(each, _fitting(each, value, place, text), Path())
         sources[each.name] = place
     return Config(values, sources, file)
 
 
-def _said(flags: Mapping[str, Any]) -> Iterator[tuple[Setting, Any, str]]:
-    """(setting, value, place) of the variables, then of the flags. CI systems set variables that have no value to an
-    empty text, so that is none."""
+def _said(ini: Mapping[str, str], flags: Mapping[str, Any], option: str) -> Iterator[tuple[Setting, Any, str]]:
+    """(setting, value, place) of pytest's ini file, then of the variables, then of the flags. CI systems set variables
+    that have no value to an empty text, so that is none."""
+    for name, value in ini.items():
+        if value:
+            yield SETTINGS[name], value, f"ini key parity_{name}"
     for each in SETTINGS.values():
         if text := os.environ.get(each.variable):
             yield each, text, each.variable
     for name, value in flags.items():
         if value is not None:
-            yield SETTINGS[name], value, f"--{name}"
+            yield SETTINGS[name], value, f"{option}{name}"
 
 
 def _project(start: Path) -> tuple[Path | None, Mapping[str, Any], Path]:

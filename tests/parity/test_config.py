@@ -80,7 +80,7 @@ def test_every_setting_can_be_given_in_each_of_the_three_ways(project, monkeypat
         "modes": (["xla"], "eager, xla", "function"),
         "goldens": ("a", "b", "c"),
         "sketch-above": (1, "2", 3),
-        "mode": ("live", "replay", "live"),
+        "reference": ("live", "golden", "live"),
     }
     assert set(ways) == set(config.SETTINGS)
     root = project(table(**{name: way[0] for name, way in ways.items()})).parent
@@ -91,15 +91,29 @@ def test_every_setting_can_be_given_in_each_of_the_three_ways(project, monkeypat
         monkeypatch.setenv(config.SETTINGS[name].variable, way[1])
     found = config.load()
     assert [found[name] for name in ways] == [
-        "mnist", 4, "float64", 1, ["eager", "xla"], Path("b"), 2, "replay"
+        "mnist", 4, "float64", 1, ["eager", "xla"], Path("b"), 2, "golden"
     ]  # fmt: skip
     assert [found.source(name) for name in ways] == [
         "PARITY_DATA", "PARITY_BATCH", "PARITY_DTYPE", "PARITY_SEED", "PARITY_MODES", "PARITY_GOLDENS",
-        "PARITY_SKETCH_ABOVE", "PARITY_MODE",
+        "PARITY_SKETCH_ABOVE", "PARITY_REFERENCE",
     ]  # fmt: skip
     found = config.load(flags={name: way[2] for name, way in ways.items()})
     assert [found[name] for name in ways] == ["digits", 5, "both", 2, ["function"], Path("c"), 3, "live"]
     assert [found.source(name) for name in ways] == [f"--{name}" for name in ways]
+
+
+def test_pytest_s_ini_file_stands_between_the_table_and_the_variables(project, monkeypatch):
+    project(table(goldens="a", reference="live"))
+    ini = {"goldens": "b", "reference": ""}
+    found = config.load(ini=ini)
+    assert (found["goldens"], found.source("goldens")) == (Path("b"), "ini key parity_goldens")
+    assert (found["reference"], found.source("reference")) == ("live", PLACE)
+    monkeypatch.setenv("PARITY_GOLDENS", "c")
+    assert config.load(ini=ini)["goldens"] == Path("c")
+    found = config.load(flags={"goldens": "d"}, ini=ini, option="--parity-")
+    assert (found["goldens"], found.source("goldens")) == (Path("d"), "--parity-goldens")
+    with pytest.raises(UsageError, match="ini key parity_reference: expected golden or live; received 'keras'"):
+        config.load(ini={"reference": "keras"})
 
 
 def test_a_flag_that_is_not_given_and_an_empty_variable_say_nothing(project, monkeypatch):
@@ -178,7 +192,7 @@ WRONG = [
     (table(modes="eager"), UsageError, f"{PLACE} modes: expected some of eager, function, xla; received 'eager'"),
     (table(modes=[]), UsageError, f"{PLACE} modes: expected some of eager, function, xla; received []"),
     (table(modes=[["xla"]]), UsageError, f"{PLACE} modes: expected some of eager, function, xla; received [['xla']]"),
-    (table(mode="record"), UsageError, f"{PLACE} mode: expected replay or live; received 'record'"),
+    (table(reference="keras"), UsageError, f"{PLACE} reference: expected golden or live; received 'keras'"),
     (table(data=""), UsageError, f"{PLACE} data: expected mnist, digits or the path of a .npz file; received ''"),
     (table(goldens="a\0b"), UsageError, f"{PLACE} goldens: expected the path of a folder; received 'a\\x00b'"),
     (table(sketch_above=0), UsageError, f"{PLACE} sketch-above: expected a whole number of at least 1; received 0"),
@@ -277,7 +291,7 @@ def test_parity_config_shows_each_value_and_where_it_came_from(parity, project, 
         ["goldens", "recorded", "pyproject.toml [tool.parity]"],
         ["sketch-above", "9", "pyproject.toml [tool.parity]"],
     ]
-    assert "mode          replay    default" in out.splitlines()
+    assert "reference     golden    default" in out.splitlines()
     assert out.splitlines()[-1] == "PARITY_BTACH is set, and is no setting"
 
 
@@ -292,7 +306,7 @@ def test_parity_config_as_json(parity, project, monkeypatch):
     found = {name: (entry["value"], entry["source"]) for name, entry in document["settings"].items()}
     assert found == {
         "data": (None, "default"),
-        "mode": ("replay", "default"),
+        "reference": ("golden", "default"),
         **{name: (value, PLACE) for name, value in IN_FILE.items()},
         "goldens": (str(file.parent / "recorded"), PLACE),
     }
