@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from parity.errors import FileError, NothingConcluded, ParityError, SubjectError, UsageError
 
 if TYPE_CHECKING:
+    from parity.golden.drift import diff
     from parity.golden.record import record
     from parity.golden.replay import replay
     from parity.options import unused
@@ -29,6 +30,7 @@ __all__ = [
     "UsageError",
     "check",
     "check_training",
+    "diff",
     "port",
     "record",
     "replay",
@@ -44,6 +46,7 @@ _HOMES = {
     "Spec": "parity.spec",
     "Subject": "parity.subjects",
     "check": "parity.pipeline",
+    "diff": "parity.golden.drift",
     "subject": "parity.subjects",
     "unused": "parity.options",
     "check_training": "parity.training.check",

@@ -31,7 +31,9 @@ ROUNDED = 1e-6  # how far rounding takes the sum of a row of float32 probabiliti
 
 def of_loss(spec: Spec, weights: Weights, reference: Trace, y: np.ndarray) -> tuple[str, ...]:
     """What a cross-entropy of probabilities does with the reference's outputs. One of logits neither clips nor
-    divides."""
+    divides, and no loss of real numbers is a cross-entropy."""
+    if scratch.labels(spec.loss) == "real":
+        return ()
     said: list[str] = []
 
     def look(operation: Operation) -> Mapping[str, Any]:

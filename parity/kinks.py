@@ -14,8 +14,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse import csgraph
 
 from parity import compare, oracle
 from parity.compare import Row
@@ -68,9 +66,10 @@ def judged(
 
     def look(operation: Operation) -> Mapping[str, Any]:
         with np.errstate(all="ignore"):
-            outputs = {**operation.outputs, **settle(operation)}
-            choices.extend(_choices(replace(operation, outputs=outputs), reference))
-        return outputs
+            if planted := settle(operation):
+                operation = replace(operation, outputs={**operation.outputs, **planted})
+            choices.extend(_choices(operation, reference))
+        return operation.outputs
 
     replayed = scratch.replay(spec, weights, reference, y, settle=look)
     if choices and not all(row.passed for row in rows):
@@ -309,6 +308,9 @@ class _Tie:
     @cached_property
     def _groups(self) -> tuple[np.ndarray, np.ndarray]:
         """The group of each window and of each cell, in the order of their numbers: the connected parts."""
+        from scipy import sparse  # only here, because it takes longer to load than ten cases to be judged
+        from scipy.sparse import csgraph
+
         windows, window = np.unique(self.window, return_inverse=True)
         cells, cell = np.unique(self.cell, return_inverse=True)
         size = len(windows) + len(cells)

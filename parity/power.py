@@ -9,6 +9,7 @@ import numpy as np
 
 from parity import trace
 from parity.compare import Row
+from parity.sketch import Vouched
 from parity.trace import Place, Trace, Weights
 
 __all__ = ["blind_spots", "powerless", "skipped"]
@@ -20,6 +21,8 @@ SATURATED = 0.01  # of the elements of a layer: below, the others show a wrong d
 
 OTHERWISE_IN_INFERENCE = ("BatchNormalization", "Dropout")  # layers that compute something else there
 
+SKETCHED = "its gradient was recorded as a sketch, which does not give the update in float32; in float64 it is compared"
+
 OTHER_EPSILON = 1e-5  # what other frameworks have where Keras has 1e-3: the epsilon that is most often confused with it
 
 
@@ -27,8 +30,15 @@ def skipped(places: Sequence[Place], compared: Mapping[str, Row], reference: Tra
     """What was not compared, and why."""
     reason = "the reference has none: the loss does not come this way"
     missing = {p.tensor: reason for p in places if p.tensor not in compared}
+    missing |= {p.tensor: SKETCHED for p in places if p.tensor in missing and _by_sketch(p.tensor, reference)}
     missing |= {name: _overflow(row) for name, row in compared.items() if not row.compared}
     return missing if optimizer is not None else {**missing, "updated weights": "no optimizer that scratchnet has"}
+
+
+def _by_sketch(tensor: str, reference: Trace) -> bool:
+    """Whether it is an update by a gradient that is known as a sketch only."""
+    source = trace.gradient(tensor.removesuffix(".updated"))
+    return tensor.endswith(".updated") and source in reference and isinstance(reference[source], Vouched)
 
 
 def _overflow(row: Row) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from parity.compare import Row
 from parity.mistakes import Mistake, catalogue
 from parity.report.score import Planted, Score
 from parity.runners import keras, scratch
+from parity.runners.reference import Reference
 from parity.runners.steps import Operation
+from parity.sketch import Vouched
 from parity.spec import DTYPES, Spec
 from parity.trace import LOSS, Place, Trace, Weights, flow, gradient
 
@@ -24,18 +26,25 @@ SIZES = {"small": (1, 8), "medium": (4, 32), "large": (16, 256)}
 
 
 def score(
-    sizes: Sequence[str] = tuple(SIZES), seed: int = 0, progress: Callable[[str], None] = lambda message: None
+    sizes: Sequence[str] = tuple(SIZES),
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda message: None,
+    reference: Reference = keras,
+    specs: Sequence[Spec] | None = None,
 ) -> Score:
-    """Plant the catalogue into every case of the registry, in these sizes, in both dtypes."""
+    """Plant the catalogue into every case of the registry, in these sizes, in both dtypes.
+
+    reference: Keras, or what was recorded of it; specs: some of the cases only.
+    """
     planted: list[Planted] = []
     alarms: list[str] = []
     correct = 0
     for size in sizes:
         widths, batch = SIZES[size]
-        for spec in cases.cases(seed, widths):
+        for spec in cases.cases(seed, widths) if specs is None else specs:
             for dtype in DTYPES:
                 progress(f"{size} {spec.name} {dtype}")
-                trial = _Trial.of(spec.with_dtype(dtype), batch, seed)
+                trial = _Trial.of(spec.with_dtype(dtype), batch, seed, reference)
                 correct += 1
                 if not all(row.passed for row in trial.rows(lambda op: op.outputs)):
                     alarms.append(f"{spec.name} {size} {dtype}")
@@ -61,13 +70,13 @@ class _Trial:
     allowed: Mapping[str, Any]  # how far each tensor may be off, in the way that its dtype is judged
 
     @classmethod
-    def of(cls, spec: Spec, batch: int, seed: int) -> _Trial:
-        network = scratch.Network.of(spec)
+    def of(cls, spec: Spec, batch: int, seed: int, runner: Reference) -> _Trial:
+        network = scratch.Network.of(spec.with_dtype("float32"))  # the same numbers in both, as a recording has them
         weights = {n: w.astype(spec.dtype) for n, w in probe.weights(network.weights, seed).items()}
         x = probe.samples(network.input_shape, batch, seed, network.indices)
         x = x if network.indices else x.astype(np.float32)
         y = probe.labels(network.output_shape, batch, seed, network.labels)
-        reference = keras.run(spec, weights, x, y)
+        reference = runner.run(spec, weights, x, y)
         places = list(flow(network.layers, spec.loss_name, spec.optimizer_name))
         if spec.dtype == "float64":
             return cls(spec, weights, x, y, places, reference, compare.gate(reference, places))
@@ -78,10 +87,21 @@ class _Trial:
         """What the checker says of this network when `settle` has its way with the operations."""
         if self.spec.dtype == "float64":
             subject = scratch.run_with(self.spec, self.weights, self.x, self.y, settle)
-            return compare.compare_whole(subject, self.reference, self.places)
+            return compare.compare_whole(subject, self._beside(subject.tensors), self.places)
         replayed = scratch.replay(self.spec, self.weights, self.reference, self.y, settle=settle)
         bounds = {name: allowed / 2 for name, allowed in self.allowed.items()}
-        return compare.compare_local(replayed, bounds, self.reference, self.places)
+        return compare.compare_local(replayed, bounds, self._beside(replayed), self.places)
+
+    def _beside(self, subject: Mapping[str, Any]) -> Trace:
+        """The reference. What was kept of it as a sketch is filled in by the code under test, as it is where scratchnet
+        has the mistake."""
+        filled = {
+            name: Vouched.by(tensor.sketch, subject[name])
+            if isinstance(tensor, Vouched) and tensor.sketch is not None and name in subject
+            else tensor
+            for name, tensor in self.reference.tensors.items()
+        }
+        return replace(self.reference, tensors=filled)
 
     def plant(self) -> Iterator[tuple[Mistake, str, str | None]]:
         """(mistake, where it is, where the checker finds it), for every operation where one can be made."""
@@ -111,9 +131,10 @@ class _Trial:
         if not set(wrong) <= set(operation.tensors):
             return None
         named = {operation.tensors[output]: value for output, value in wrong.items()}
+        reference = self._beside(named)
         for place in (p for p in self.places if p.tensor in named and p.tensor in self.reference):
             name = place.tensor
-            if not compare.judge(place, named[name], self.reference[name], self.allowed[name]).passed:
+            if not compare.judge(place, named[name], reference[name], self.allowed[name]).passed:
                 return name
         return None
 

@@ -41,11 +41,11 @@ class Spec:
                 entry["config"]["seed"] = self.seed + index
         return replace(self, config=config)
 
-    def uninitialized(self) -> Spec:
+    def uninitialized(self, initializer: Any = "zeros") -> Spec:
         """The same network with initial weights that cost nothing to make, for one that is given others."""
 
         def entry(layer: Any) -> Any:
-            settings = {k: "zeros" if k.endswith("_initializer") else v for k, v in layer["config"].items()}
+            settings = {k: initializer if k.endswith("_initializer") else v for k, v in layer["config"].items()}
             return {**layer, "config": settings}
 
         return replace(self, config={**self.config, "layers": [entry(each) for each in self.config["layers"]]})

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import click
 
-from parity.cli import check, fuzz, golden, mistakes, port, report, settings
+from parity.cli import check, drift, fuzz, golden, mistakes, port, report, settings
 from parity.errors import ParityError, SubjectError
 
 __all__ = ["main"]
@@ -85,8 +85,11 @@ def cli() -> None:
 
 for command in (
     check.check,
+    drift.diff,
+    drift.matrix,
     golden.record,
     golden.replay,
+    golden.goldens,
     mistakes.mistakes,
     fuzz.fuzz,
     port.port,

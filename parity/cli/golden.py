@@ -1,4 +1,4 @@
-"""`parity record`, `parity replay`: recorded references."""
+"""`parity record`, `parity replay`, `parity goldens`: recorded references."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 from parity.cli.delivery import Outputs, deliver, outputs
 from parity.cli.output import progress, write
 
-__all__ = ["record", "replay"]
+__all__ = ["goldens", "record", "replay"]
 
 
 @click.command()
@@ -43,7 +43,7 @@ def record(
     """Check MODEL against Keras, and keep what Keras computed in GOLDEN, to be replayed without TensorFlow.
 
     MODEL is what parity check takes. GOLDEN is a .safetensors file, or a folder that gets one for each network and
-    loss. Nothing is written if the check does not pass. Exit status: that of parity check.
+    loss. Nothing is written of a network whose check does not pass. Exit status: that of parity check.
     """
     from parity import config, subjects
     from parity.golden.record import record
@@ -86,3 +86,33 @@ def replay(golden: tuple[str, ...], subject: str | None, model: str | None, outp
     with progress() as say:
         report = replay(golden or (config.setting("goldens"),), brought, model=model, progress=say)
     return deliver(report, outputs)
+
+
+@click.command()
+@click.argument("folder", required=False, metavar="[FOLDER]")
+@click.option("--verify", is_flag=True, help="Also compare each network with its arrays, as a replay does first.")
+@click.option("--prune", is_flag=True,
+              help="Remove the goldens that the last complete run of pytest did not ask for, and what killed processes "
+              "left.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def goldens(folder: str | None, verify: bool, prune: bool, as_json: bool) -> int:
+    """List the recorded references in FOLDER; without it, in the folder of the configuration (tests/goldens).
+
+    Exit status: 0; 4 if one of them cannot be used; 3 if --prune does not know which ones are used.
+    """
+    import json
+    from pathlib import Path
+
+    from parity import config
+    from parity.golden import manage
+
+    settled = config.load()
+    where = Path(folder or settled["goldens"])
+    removed = manage.pruned(where, manage.root()) if prune else []
+    found = list(manage.found(where, verify))
+    if as_json:
+        document = {"folder": str(where), "removed": list(map(str, removed)), "goldens": [f.document() for f in found]}
+        write(json.dumps(document, indent=2) + "\n")
+    else:
+        write("".join(f"{line}\n" for line in manage.lines(found, removed)))
+    return 4 if any(each.problem for each in found) else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import StringIO
 from typing import TYPE_CHECKING
@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 from parity.errors import FileError
 
 if TYPE_CHECKING:
-    from parity.report import Report
+    from rich.console import Console
 
-__all__ = ["progress", "styled", "write"]
+    from parity.report import Report
+    from parity.report.text import Line
+
+__all__ = ["coloured", "marks", "progress", "styled", "write"]
 
 
 @contextmanager
@@ -34,30 +37,45 @@ def progress() -> Iterator[Callable[[str], None]]:
         yield lambda message: status.update(Text(message))
 
 
+FORCED = {"FORCE_COLOR", "TTY_COMPATIBLE"}
+"""Variables by which rich takes what is no terminal for one."""
+
+
 def styled(report: Report) -> str:
     """The report as stdout can show it: in colour on a terminal (rich reads NO_COLOR), and fitted to its width."""
-    from rich.console import Console
-    from rich.text import Text
-
     from parity.report import text
 
-    on_terminal = sys.stdout.isatty()
+    return coloured(text.lines(report, _console(StringIO()).width if sys.stdout.isatty() else None, marks()))
+
+
+def coloured(lines: Iterable[Line]) -> str:
+    """Lines as stdout can show them."""
+    if not (sys.stdout.isatty() or FORCED & os.environ.keys()):  # then rich, which takes its time, would add nothing
+        return "".join(f"{line.text}\n" for line in lines)
+    from rich.text import Text
+
     shown = StringIO()
-    console = Console(file=shown, force_terminal=on_terminal or None, soft_wrap=True)
-    marks = text.MARKS if _can_show_marks() else text.ASCII_MARKS
-    for line in text.lines(report, console.width if on_terminal else None, marks):
+    console = _console(shown)
+    for line in lines:
         console.print(Text(line.text, style=line.colour))
     return shown.getvalue()
 
 
-def _can_show_marks() -> bool:
-    from parity.report.text import MARKS
+def _console(file: StringIO) -> Console:
+    from rich.console import Console
+
+    return Console(file=file, force_terminal=sys.stdout.isatty() or None, soft_wrap=True)
+
+
+def marks() -> Mapping[bool | None, str]:
+    """What a line begins with, in signs that stdout can show."""
+    from parity.report.text import ASCII_MARKS, MARKS
 
     try:
         "".join(MARKS.values()).encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
-        return False
-    return True
+        return ASCII_MARKS
+    return MARKS
 
 
 def write(output: str) -> None:

@@ -18,17 +18,18 @@ import numpy as np
 
 from parity import documents
 from parity.documents import value
-from parity.errors import FileError
+from parity.errors import FileError, UsageError
 from parity.golden.form import Golden, Recording, Run, Tensor
+from parity.runners import keras
 from parity.runners.scratch import Network
-from parity.sketch import BUCKETS, Sketch
+from parity.sketch import Sketch, buckets
 from parity.spec import DTYPES, Spec
 from parity.trace import Layer
 from parity.weights import blocks, formats
 from parity.weights.formats import limits
 from parity.weights.formats.limits import shown
 
-__all__ = ["ENDING", "VERSION", "read", "write"]
+__all__ = ["ENDING", "VERSION", "read", "spare", "write"]
 
 ENDING = ".safetensors"
 KEY, DIGEST = "parity_golden", "parity_golden_sha256"
@@ -53,7 +54,15 @@ def write(path: str | Path, golden: Golden) -> None:
         "environment": dict(golden.environment),
         "recordings": [_recording(each, kept) for each in golden.recordings],
     }
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path}: the network cannot be written as JSON: {error}") from error
+    if len(golden.recordings) > 1 and len(text) > limits.LONGEST_TEXT // 2:  # as much again says where the arrays are
+        raise UsageError(
+            f"{path}: {len(golden.recordings)} networks are too many for one file; give a folder, which gets a file "
+            "for each of them"
+        )
     formats.write(path, arrays, {KEY: text, DIGEST: _text_digest(text)}, "safetensors")
 
 
@@ -124,6 +133,8 @@ def read(path: str | Path) -> Golden:
         if text is None:
             raise FileError(f"expected a golden, with the text {KEY!r}; received a .safetensors file of something else")
         document = limits.parsed(text.encode("utf-8", errors="surrogatepass"), KEY)
+        with limits.blamed(KEY):
+            documents.require_plain(document)
         version = value(document, "version", int)
         if version > VERSION:
             raise FileError(
@@ -139,6 +150,12 @@ def read(path: str | Path) -> Golden:
         return _golden(document, version, arrays)
 
 
+def spare(path: str | Path) -> list[str]:
+    """The arrays of a golden that its text does not speak of."""
+    archive = formats.read(path)
+    return [key for key in archive.arrays if key not in archive.metadata.get(KEY, "")]
+
+
 def _golden(document: Any, version: int, arrays: Mapping[str, np.ndarray]) -> Golden:
     documents.require_keys(document, {"version", "environment", "recordings"})
     if version != VERSION:
@@ -149,7 +166,10 @@ def _golden(document: Any, version: int, arrays: Mapping[str, np.ndarray]) -> Go
             found.append(_read_recording(about, arrays))
     if not found:
         raise FileError("recordings: expected at least one, received none")
-    return Golden(tuple(found), value(document, "environment", dict))
+    conditions = value(document, "environment", dict)
+    for key in conditions:
+        value(conditions, key, str, int, float, bool, type(None))
+    return Golden(tuple(found), conditions)
 
 
 def _read_recording(about: Any, arrays: Mapping[str, np.ndarray]) -> Recording:
@@ -171,7 +191,7 @@ def _read_recording(about: Any, arrays: Mapping[str, np.ndarray]) -> Recording:
         x=array(about, "x"),
         y=array(about, "y"),
         source=value(about, "source", str),
-        modes=_texts(about, "modes"),
+        modes=_modes(about),
         runs=runs,
         used={dtype: {n: math.inf if u is None else documents.number(rows, n) for n, u in rows.items()}
               for dtype, rows in used.items()},
@@ -180,17 +200,39 @@ def _read_recording(about: Any, arrays: Mapping[str, np.ndarray]) -> Recording:
     )  # fmt: skip
 
 
+def _modes(about: Any) -> tuple[str, ...]:
+    modes = _texts(about, "modes")
+    if not modes or not set(modes) <= set(keras.MODES):
+        raise FileError(f"modes: expected some of {', '.join(keras.MODES)}, received {shown(list(modes))}")
+    return modes
+
+
 def _spec(data: dict[str, Any]) -> Spec:
     documents.require_keys(data, {"name", "config", "loss", "dtype", "optimizer", "training", "seed"})
+    for entry in value(value(data, "config", dict), "layers", list):
+        value(entry, "class_name", str)
+        value(value(entry, "config", dict), "name", str)
+    seed = value(data, "seed", int)
+    if seed < 0:
+        raise FileError(f"seed: expected a whole number of at least 0, received {shown(seed)}")
     return Spec(
         name=value(data, "name", str),
-        config=value(data, "config", dict),
-        loss=value(data, "loss", str, dict),
+        config=data["config"],
+        loss=_entry(data, "loss", str),
         dtype=_dtype(data),
-        optimizer=value(data, "optimizer", str, dict, type(None)),
+        optimizer=_entry(data, "optimizer", str, type(None)),
         training=value(data, "training", bool),
-        seed=value(data, "seed", int),
+        seed=seed,
     )
+
+
+def _entry(data: dict[str, Any], key: str, *kinds: type) -> Any:
+    """What Keras makes an object of: one of these kinds, or an object with the name of a class."""
+    found = value(data, key, dict, *kinds)
+    if isinstance(found, dict):
+        value(found, "class_name", str)
+        value({"config": {}, **found}, "config", str, dict)
+    return found
 
 
 def _dtype(data: Any) -> str:
@@ -213,8 +255,9 @@ def _read_tensor(name: str, about: Any, arrays: Mapping[str, np.ndarray]) -> Ten
     documents.require_keys(_mapping(about), {"sketch", "shape", "dtype", "seed"})
     sums = _array(value(about, "sketch", str), name, arrays)
     shape = tuple(_sizes(about, "shape"))
-    if sums.dtype != np.float64 or sums.shape != (BUCKETS,):
-        raise FileError(f"{shown(name)}: expected {BUCKETS} float64 sums, received {sums.dtype} {sums.shape}")
+    size = buckets(math.prod(shape))
+    if sums.dtype != np.float64 or sums.shape != (size,):
+        raise FileError(f"{shown(name)}: expected {size} float64 sums, received {sums.dtype} {sums.shape}")
     return Sketch(shape, _dtype(about), value(about, "seed", int), sums)
 
 
@@ -225,7 +268,12 @@ def _array(key: str, name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _network(spec: Spec, data: dict[str, Any]) -> Network:
+    documents.require_keys(
+        data, {"layers", "weight_names", "input_shape", "output_shape", "indices", "drops", "labels"}
+    )
     layers = tuple(_layer(each) for each in value(data, "layers", list))
+    if not layers:
+        raise FileError("layers: expected at least one, received none")
     names = {layer: _texts(data["weight_names"], layer) for layer in value(data, "weight_names", dict)}
     return Network(
         name=spec.name,

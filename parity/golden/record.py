@@ -14,11 +14,11 @@ import numpy as np
 
 from parity import environment, models, own
 from parity.errors import FileError, NothingConcluded, UsageError
-from parity.golden import file
+from parity.golden import file, replay
 from parity.golden import training as training_steps
 from parity.golden.form import Golden, Recording, Run, Tensor, point
+from parity.golden.posed import posed, required
 from parity.inputs import Inputs, whole_number
-from parity.own.behaviour import other_batches
 from parity.pipeline import BATCH, Problem, judged, problems
 from parity.report import Check, Report
 from parity.reproduce import MODES
@@ -27,21 +27,23 @@ from parity.runners.scratch import Network
 from parity.sketch import Sketch
 from parity.spec import Spec
 from parity.subjects import Subject
-from parity.trace import INPUT, Trace, Weights, of_samples
+from parity.trace import INPUT, Trace, Weights, gradient, of_samples
 
-__all__ = ["Recorded", "record"]
+__all__ = ["Recorded", "record", "run_of"]
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What `record` did. report: of the live check; paths: the files that were written, none if it did not pass."""
+    """What `record` did. report: of the live check; paths: the files that were written: in a folder, of the networks
+    that passed; else none if one did not. refused: networks that this Keras cannot run, and why; in a folder only."""
 
     report: Report
     paths: tuple[Path, ...]
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def exit_status(self) -> int:
-        return self.report.exit_status
+        return self.report.exit_status or int(bool(self.refused))
 
     @property
     def sentence(self) -> str:
@@ -49,7 +51,10 @@ class Recorded:
             return f"Nothing was recorded, because the check did not pass. {self.report.sentence}"
         size = sum(path.stat().st_size for path in self.paths)
         where = str(self.paths[0]) if len(self.paths) == 1 else f"{len(self.paths)} files in {self.paths[0].parent}"
-        return f"Recorded {where}, {size / 1024:,.0f} KiB. {self.report.sentence}"
+        without = dict.fromkeys(check.network for check in self.report.checks if not check.passed)
+        left_out = f" Not recorded, because their check did not pass: {', '.join(without)}." if without else ""
+        refused = "".join(f" Not recorded: {reason}." for reason in self.refused.values())
+        return f"Recorded {where}, {size / 1024:,.0f} KiB.{left_out}{refused} {self.report.sentence}"
 
 
 def record(
@@ -91,24 +96,54 @@ def record(
     known = models.resolve(model, loss, seed)
     checks: list[Check] = []
     recordings = []
+    refused: dict[str, UsageError] = {}
     for resolved in known:
-        (problem,) = problems([resolved], inputs, modes, training, only_scratchnet=False)
-        kept = _Keeping()
-        at = Problem(problem.spec, problem.designed, problem.designed, problem.x, problem.y)
-        mine = list(_live(at, kept, subject, modes, progress))
-        first = training_steps.recorded(at.spec, at.weights, at.x, at.y, steps)
-        if first:
-            mine.append(training_steps.judged(at.spec, at.weights, at.x, at.y, first))
+        try:
+            mine, recording = _one(resolved, inputs, subject, modes, training, steps, above, progress)
+        except UsageError as error:
+            if _in_one_file(path) or len(known) == 1:
+                raise
+            refused[resolved.spec.name] = error
+            continue
         checks += mine
-        if all(check.passed for check in checks):
-            progress(f"recording {at.spec.name}, {at.spec.loss_name}")
-            designed = resolved.weights is None
-            recordings.append(_recording(at, designed, kept, inputs.source, mine, modes, first, above))
+        recordings += [recording] if recording is not None else []
+    if not checks:
+        raise next(iter(refused.values()))
     conditions = environment.of_both_sides()
     report = Report(tuple(checks), inputs.source, inputs.batch, seed, _command(model, path), conditions)
-    if not report.passed:
+    if not recordings or (_in_one_file(path) and not report.passed):
         return Recorded(report, ())
-    return Recorded(report, tuple(_written(Path(path), recordings, conditions)))
+    written = tuple(_written(Path(path), recordings, conditions))
+    return Recorded(report, written, {name: str(error) for name, error in refused.items()})
+
+
+def _one(
+    resolved: models.Resolved,
+    inputs: Inputs,
+    subject: Subject | None,
+    modes: Sequence[str],
+    training: bool,
+    steps: int,
+    sketch_above: int | None,
+    progress: Callable[[str], None],
+) -> tuple[list[Check], Recording | None]:
+    """The live checks of one network, and its recording if they pass."""
+    (problem,) = problems([resolved], inputs, modes, training, only_scratchnet=False)
+    kept = _Keeping()
+    y_true = problem.y.astype(np.uint8) if problem.y.dtype == bool else problem.y  # files of arrays have no truths
+    designed = resolved.weights is None
+    weights = problem.weights if designed else problem.designed
+    at = Problem(problem.spec, weights, weights, problem.x, y_true)
+    checks = list(_live(at, kept, subject, modes, progress))
+    first = training_steps.recorded(at.spec, at.weights, at.x, at.y, steps)
+    if first:
+        checks.append(training_steps.judged(at.spec, at.weights, at.x, at.y, first))
+    if not all(check.passed for check in checks):
+        return checks, None
+    progress(f"recording {at.spec.name}, {at.spec.loss_name}")
+    recording = _recording(at, designed, kept, inputs.source, checks, modes, first, sketch_above)
+    _require_replayable(recording)
+    return checks, recording
 
 
 @dataclass
@@ -157,62 +192,90 @@ def _recording(
     network, in_scratchnet = own.network_of(spec, kept)
     _run_all(problem, kept, network.drops, modes)
     above = sketch_above if in_scratchnet else None  # what was sketched is computed again by scratchnet
+    here = point(problem.designed, x, y)
     return Recording(
         spec=spec,
         weights={
-            name: point({name: array}, x, y) if designed and above is not None and array.size > above else array
+            name: point({name: array}, x, y) if designed and _is_sketched(name, array, above, kept) else array
             for name, array in problem.designed.items()
         },
         x=x,
         y=y,
         source=source,
         modes=tuple(modes),
-        runs=tuple(
-            Run(*key, {n: _kept(n, np.asarray(a), spec.seed, above) for n, a in trace.tensors.items() if n != INPUT})
-            for key, trace in kept.traces.items()
-        ),
+        runs=tuple(run_of(key, trace, spec, above, key[0] == here) for key, trace in kept.traces.items()),
         used={check.dtype: {row.tensor: row.budgets for row in check.rows} for check in checks},
         described=None if in_scratchnet else network,
         steps=tuple(steps),
     )
 
 
+def _require_replayable(recording: Recording) -> None:
+    """NothingConcluded for what would not pass here and now: where rounding decides a kink, a sketch of what follows
+    does not say so."""
+    problem = posed(recording)
+    if recording.sketched:
+        replayed = judged(problem, None, "both", recording.modes, replay.Recorded(recording), lambda message: None)
+        wrong = next((check.first_wrong for check in replayed if check.first_wrong), None)
+        if wrong is not None:
+            raise NothingConcluded(
+                f"{recording.name}: the sketch of {wrong.tensor} cannot be replayed, while the check of Keras itself "
+                "passes; record it without --sketch-above"
+            )
+
+
 def _run_all(problem: Problem, kept: _Keeping, drops: bool, modes: Sequence[str]) -> None:
-    """Every run that the judges may ask for: in both dtypes and each mode, and what a second comparison of somebody's
-    own network needs."""
-    spec, weights, x, y = problem.spec, problem.designed, problem.x, problem.y
-    points = [(weights, x, y, tuple(modes))]
-    if not drops:
-        points += [(*other, ("eager",)) for other in other_batches(weights, x, y)]
-    for at, samples, labels, in_modes in points:
-        for dtype in ("float64", "float32"):
-            typed = {name: array.astype(dtype) for name, array in at.items()}
-            for mode in in_modes:
-                kept.run(spec.with_dtype(dtype), typed, samples, labels, mode)
+    """Every run that the judges may ask for."""
+    for weights, x, y, dtype, mode in required(problem.designed, problem.x, problem.y, tuple(modes), drops):
+        typed = {name: array.astype(dtype) for name, array in weights.items()}
+        kept.run(problem.spec.with_dtype(dtype), typed, x, y, mode)
 
 
-def _kept(name: str, array: np.ndarray, seed: int, above: int | None) -> Tensor:
-    """The tensor, or its sketch. In float32 each operation is judged on the tensors that go into it, so only what goes
-    into no other can be a sketch."""
-    ends = name.endswith(".updated") or (name.endswith(".gradient") and not of_samples(name))
-    if above is None or array.size <= above or not (ends or array.dtype == np.float64):
-        return array
-    return Sketch.of(array, seed)
+def _is_sketched(name: str, weight: np.ndarray, above: int | None, kept: _Keeping) -> bool:
+    """Whether a weight can be left to its seed: a large one whose gradient is there, so that a file is never much
+    smaller than what it stands for."""
+    return above is not None and weight.size > above and all(gradient(name) in run for run in kept.traces.values())
+
+
+def run_of(key: tuple[str, str, str], trace: Trace, spec: Spec, above: int | None, here: bool) -> Run:
+    """A run with its large tensors as sketches.
+
+    In float32 each operation is judged on the tensors that go into it, so there what lies between layers is kept, and
+    an update is left out whose gradient is a sketch; float64 has it. here: whether it is at the weights and samples of
+    the recording; elsewhere only whole runs are compared.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in trace.tensors.items():
+        array = np.asarray(tensor)
+        by_operation = here and array.dtype == np.float32
+        source = gradient(name.removesuffix(".updated")) if name.endswith(".updated") else ""
+        if name == INPUT or (by_operation and isinstance(tensors.get(source), Sketch)):
+            continue
+        large = above is not None and array.size > above
+        tensors[name] = Sketch.of(array, spec.seed) if large and not (by_operation and of_samples(name)) else array
+    return Run(*key, tensors)
 
 
 def _written(path: Path, recordings: Sequence[Recording], conditions: Mapping[str, Any]) -> Iterator[Path]:
     """All in one file, or each in its own in a folder."""
-    if str(path).lower().endswith(file.ENDING):
+    folder = path.parent if _in_one_file(path) else path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(
+            f"{folder}: cannot be made: {error.strerror}; give a file *{file.ENDING}, or a folder"
+        ) from error
+    if _in_one_file(path):
         file.write(path, Golden(tuple(recordings), conditions))
         yield path
         return
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be made: {error.strerror}; give a file *{file.ENDING}, or a folder") from error
     for name, recording in zip(_names(recordings), recordings, strict=True):
         file.write(path / name, Golden((recording,), conditions))
         yield path / name
+
+
+def _in_one_file(path: str | Path) -> bool:
+    return str(path).lower().endswith(file.ENDING)
 
 
 def _names(recordings: Sequence[Recording]) -> list[str]:

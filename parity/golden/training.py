@@ -19,7 +19,7 @@ from parity.runners import keras, scratch
 from parity.spec import Spec
 from parity.trace import LOSS, Place, Weights
 
-__all__ = ["judged", "recorded"]
+__all__ = ["apart", "judged", "recorded"]
 
 Steps = Sequence[Mapping[str, np.ndarray]]
 """For each step the loss in front of it, under `loss`, and the weights behind it."""
@@ -48,31 +48,46 @@ def recorded(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, steps: 
 def judged(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, reference: Steps) -> Check:
     """scratchnet's `fit` against recorded steps."""
     spec, weights = spec.with_dtype("float64"), _wide(weights)
-    rng = np.random.default_rng([spec.seed, 4])
-    moved = {n: w * (1 + ROUNDING * rng.standard_normal(w.shape)) for n, w in weights.items()}
-    ours, others = (_trained(spec, at, x, y, len(reference)) for at in (weights, moved))
-    rows = [
-        _row(f"step {index}/{name}", mine[name], beside[name], recorded[name])
-        for index, (mine, beside, recorded) in enumerate(zip(ours, others, reference, strict=True), start=1)
-        for name in recorded
-    ]
+    ours, others = _side_by_side(spec, weights, x, y, len(reference))
     return Check(
         network=f"{spec.name}, {len(reference)} steps of {spec.optimizer_name}",
         loss=spec.loss_name,
         dtype=spec.dtype,
         modes=("eager",),
-        rows=tuple(rows),
+        rows=_rows(ours, others, ours, reference),
         skipped={},
         powerless=_powerless(weights, reference),
     )
 
 
-def _row(name: str, mine: np.ndarray, beside: np.ndarray, recorded: np.ndarray) -> Row:
+def apart(
+    spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, subject: Steps, reference: Steps
+) -> tuple[Row, ...]:
+    """How far recorded steps are from as many others of the same network."""
+    spec, weights = spec.with_dtype("float64"), _wide(weights)
+    return _rows(*_side_by_side(spec, weights, x, y, len(reference)), subject, reference)
+
+
+def _side_by_side(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, steps: int) -> tuple[Steps, Steps]:
+    """scratchnet's steps, and those from start weights that are off by a rounding error."""
+    rng = np.random.default_rng([spec.seed, 4])
+    moved = {n: w * (1 + ROUNDING * rng.standard_normal(w.shape)) for n, w in weights.items()}
+    return _trained(spec, weights, x, y, steps), _trained(spec, moved, x, y, steps)
+
+
+def _rows(ours: Steps, others: Steps, subject: Steps, reference: Steps) -> tuple[Row, ...]:
+    together = enumerate(zip(ours, others, subject, reference, strict=True), start=1)
+    return tuple(
+        _row(f"step {index}/{name}", compared[name], recorded[name], _spread(mine[name], beside[name]))
+        for index, (mine, beside, compared, recorded) in together
+        for name in recorded
+    )
+
+
+def _row(name: str, subject: np.ndarray, reference: np.ndarray, rounding: float) -> Row:
     place = Place(name, f"{name.partition('/')[0]} of training", "update")
-    if np.shape(mine) != recorded.shape:
-        return compare.judge(place, mine, recorded, 0.0)
-    gate = (compare.GATE + compare.GATE_OF_NETWORK) * float(np.max(np.abs(recorded), initial=0.0))
-    return compare.judge(place, mine, recorded, gate + oracle.NOISE * _spread(mine, beside))
+    gate = (compare.GATE + compare.GATE_OF_NETWORK) * float(np.max(np.abs(reference), initial=0.0))
+    return compare.judge(place, subject, reference, gate + oracle.NOISE * rounding)
 
 
 def _spread(mine: np.ndarray, beside: np.ndarray) -> float:

@@ -14,10 +14,11 @@ from parity.compare import Row
 if TYPE_CHECKING:
     from parity.diagnose import Cause, Finding
 
-__all__ = ["Check", "Report", "share"]
+__all__ = ["RECORDED", "Check", "Report", "share"]
 
 
 SCRATCHNET = "scratchnet"  # what is compared with Keras where nobody brings a network
+RECORDED = "recorded_"  # begins the names of what a recording was made with
 NAMED = 4  # networks: more of them are counted
 NOTHING = "nothing was compared"
 WORST = 10  # tensors: as many as GitHub shows annotations of one step
@@ -100,11 +101,12 @@ class Check:
         return max(self.rows, key=lambda row: row.budgets)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """All checks of one run.
 
-    data: what the inputs were; command: what reproduces the run; environment: versions and settings of the machine.
+    data: what the inputs were; command: what reproduces the run; environment: versions and settings of the machine,
+    and, under names that begin with `RECORDED`, those of the machine where a recording was made.
     """
 
     checks: tuple[Check, ...]
@@ -113,6 +115,15 @@ class Report:
     seed: int
     command: str
     environment: Mapping[str, Any]
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """Versions and settings of the recording that stood in for Keras; empty where Keras ran."""
+        return {n.removeprefix(RECORDED): value for n, value in self.environment.items() if n.startswith(RECORDED)}
+
+    def __repr__(self) -> str:
+        """Short, because `assert report.passed` shows it."""
+        return f"<Report {self.verdict}: {self.sentence}>"
 
     @property
     def verdict(self) -> str:
@@ -162,8 +173,9 @@ class Report:
         assert row is not None
         others = sum(not r.passed for c in failed for r in c.rows) - 1
         more = f"; {others} more {'tensor is' if others == 1 else 'tensors are'} out of budget" if others else ""
+        recorded = " from what was recorded" if self.recorded else ""
         return (
-            f"No: {row.tensor} is the first tensor that differs, computed by {row.computed_by} "
+            f"No: {row.tensor} is the first tensor that differs{recorded}, computed by {row.computed_by} "
             f"({check.network}, {check.loss}, {check.dtype}): {how_far(row)}{more}"
             + "".join(f"; {said}" for said in self._explanations(failed) if said)
             + "."
@@ -187,8 +199,9 @@ class Report:
         compared = sum(row.compared for row in self.rows)
         others = len(self.rows) - compared
         overflown = f" ({others} could not be compared)" if others else ""
+        reference = "the recorded Keras" if self.recorded else "Keras"
         return (
-            f"Yes: {who} and Keras compute the same {what} in {dtypes}: {compared} of {len(self.rows)} "
+            f"Yes: {who} and {reference} compute the same {what} in {dtypes}: {compared} of {len(self.rows)} "
             f"tensors are within budget{overflown}, the worst uses {share(worst.budgets)} of it ({worst.tensor})"
             f"{_rounding(worst) if nearest.dtype == 'float32' else ''}."
         )

@@ -13,7 +13,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parity.compare import GATE, GATE_OF_NETWORK, Row
-from parity.report import SCRATCHNET, Check, Report, share
+from parity.report import RECORDED, SCRATCHNET, Check, Report, share
 
 if TYPE_CHECKING:
     from parity.diagnose import Finding
@@ -83,7 +83,10 @@ def lines(report: Report, width: int | None = None, marks: Marks = MARKS) -> Ite
             f"left out to fit {width} columns: {names} (a wider terminal, a file and --json have all)", width
         )
     yield from _prose(f"data: {report.data}; batch {report.batch}; seed {report.seed}", width)
-    yield from _prose("versions: " + ", ".join(f"{name} {value}" for name, value in report.environment.items()), width)
+    here = {name: value for name, value in report.environment.items() if not name.startswith(RECORDED)}
+    for title, conditions in (("versions", here), ("recorded", report.recorded)):
+        if conditions:
+            yield from _prose(f"{title}: " + ", ".join(f"{n} {value}" for n, value in conditions.items()), width)
     yield Line(printable(f"reproduce: {report.command}"))  # in one piece, to be copied
     yield Line("")
     yield from _prose(report.sentence, width, VERDICT_COLOURS[report.verdict])
@@ -123,9 +126,9 @@ def _check(check: Check, columns: dict[_Column, int], width: int | None, marks: 
         yield from _prose(f"convention: {sentence}", width)
     for sentence in check.notes:
         yield from _prose(f"note: {sentence}", width)
-    for row in check.rows:
-        if row.note:
-            yield from _prose(f"note: {row.tensor}: {row.note}", width)
+    for note in dict.fromkeys(row.note for row in check.rows if row.note):
+        names = ", ".join(row.tensor for row in check.rows if row.note == note)
+        yield from _prose(f"note: {names}: {note}", width)
     for tensor, reason in check.skipped.items():
         yield from _prose(f"not compared: {tensor}: {reason}", width)
     for sentence in check.kinks:

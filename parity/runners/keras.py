@@ -12,7 +12,7 @@ import numpy as np
 
 from parity import trace
 from parity.errors import UsageError
-from parity.runners import scratch, tensorflow
+from parity.runners import earlier, scratch, tensorflow
 from parity.spec import Spec
 from parity.trace import Trace, Weights
 
@@ -23,6 +23,8 @@ MODES = ("eager", "function", "xla")
 SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\>-]*")
 """The names that `tf.name_scope` takes in a graph, without the "/" that Keras refuses in a layer's name. Keras opens a
 scope for each layer, loss and optimizer, so in `tf.function` a layer called _x or one of two words raises."""
+
+UNPRINTED = re.compile("\x1b\\[[0-9]*m")  # Keras prints its messages bold
 
 
 def run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, mode: str = "eager") -> Trace:
@@ -94,7 +96,13 @@ def _run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, mode: str) 
         described = [trace.Layer.from_config(entry, ()) for entry in entries if entry["class_name"] != "InputLayer"]
         step = _Step(tf, model, described, spec)
         call = step if mode == "eager" else tf.function(step, jit_compile=mode == "xla", autograph=False)
-        tensors = call(tf.constant(x, dtype=spec.dtype), tf.constant(y))
+        try:
+            tensors = call(tf.constant(x, dtype=spec.dtype), tf.constant(y))
+        except (tf.errors.OpError, TypeError, ValueError) as error:  # Keras has no common one
+            said = " ".join(UNPRINTED.sub("", str(error)).split())
+            raise UsageError(
+                f"{spec.name}: Keras {keras.__version__} cannot run this network in {spec.dtype}, {mode}: {said}"
+            ) from error
         arrays = {name: np.asarray(tensor) for name, tensor in tensors.items()}
         conditions = {"runner": "keras", "mode": mode, "dtype": spec.dtype, **tensorflow.versions()}
     return Trace({**arrays, trace.INPUT: x}, conditions)
@@ -213,8 +221,9 @@ def _dense(tf: Any, gradient: Any) -> Any:
 def _build(keras: Any, spec: Spec, weights: Mapping[str, np.ndarray] | None) -> Any:
     """The compiled model with these weights, or, where there are none, its own initial ones."""
     try:
-        model = keras.Sequential.from_config(spec.config)
-        loss = keras.losses.get(spec.loss) if isinstance(spec.loss, Mapping) else spec.loss
+        model = keras.Sequential.from_config(earlier.understood(keras, spec.config))
+        given = earlier.understood(keras, spec.loss, "losses")
+        loss = keras.losses.get(given) if isinstance(given, Mapping) else given
         model.compile(optimizer=keras.optimizers.get(spec.optimizer or "sgd"), loss=loss, jit_compile=False)
     except (ValueError, TypeError) as error:
         raise UsageError(f"{spec.name}: Keras cannot build this network: {str(error).splitlines()[0]}") from error

@@ -15,7 +15,7 @@ from parity.errors import UsageError
 from parity.runners.steps import Operation, Settle, walk
 from parity.spec import Spec
 from parity.trace import Trace, Weights
-from scratchnet import losses, optimizers
+from scratchnet import initializers, losses, optimizers
 from scratchnet.layers import Saved
 from scratchnet.registry import Entry
 from scratchnet.sequential import Chain
@@ -35,6 +35,16 @@ __all__ = [
     "run",
     "run_with",
 ]
+
+
+class _Undrawn(initializers.Zeros):
+    """Weights that others take the place of: their shape, and one number that is everywhere."""
+
+    def __call__(self, shape: Sequence[int], dtype: Any = "float32") -> np.ndarray:
+        return np.broadcast_to(np.zeros((), dtype), tuple(shape))
+
+
+UNDRAWN = _Undrawn()
 
 
 class Broken(Exception):
@@ -62,7 +72,11 @@ class Network:
 
     @classmethod
     def of(cls, spec: Spec) -> Network:
-        chain = build(spec)
+        return cls.of_chain(spec, build(spec))
+
+    @classmethod
+    def of_chain(cls, spec: Spec, chain: Chain) -> Network:
+        """Of what was built of the spec."""
         return cls(
             name=spec.name,
             layers=layers(chain, spec.training),
@@ -75,6 +89,11 @@ class Network:
             labels=losses.get(spec.loss).labels,
         )
 
+    @classmethod
+    def declared(cls, spec: Spec) -> Network:
+        """The same for whoever needs the shapes of the weights only: it takes no memory, whatever the spec declares."""
+        return cls.of(spec.uninitialized(UNDRAWN))
+
     @property
     def takes_digits(self) -> bool:
         """Whether 28x28 pixels and ten classes fit."""
@@ -84,7 +103,7 @@ class Network:
 DIGITS = ((28, 28), (784,), (28, 28, 1))
 
 
-def build(spec: Spec, custom_objects: Mapping[str, Any] | None = None) -> Chain:
+def build(spec: Spec, custom_objects: Mapping[str, Any] | None = None) -> scratchnet.Sequential:
     """The network of a spec. `UsageError` names the layer or argument that scratchnet does not have, and that is not
     among the custom objects."""
     if spec.loss is None:
@@ -330,7 +349,7 @@ def _with_weights(
     number: Callable[[np.ndarray], Any],
     custom_objects: Mapping[str, Any] | None = None,
 ) -> Chain:
-    chain = build(spec.uninitialized(), custom_objects)
+    chain = build(spec.uninitialized("zeros" if custom_objects else UNDRAWN), custom_objects)
     chain.set_weights([weights[f"{layer.name}/{name}"] for layer in chain.layers for name in layer.weights])
     for layer in chain.layers:
         layer.weights = {name: number(weight) for name, weight in layer.weights.items()}

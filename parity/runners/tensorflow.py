@@ -22,6 +22,7 @@ START_UP = (
     "This TensorFlow binary is optimized",
     "Unable to register cu",
     "TF-TRT Warning",
+    "computation placer already registered",
 )
 
 
@@ -71,13 +72,19 @@ def versions() -> dict[str, Any]:
     return {
         "tensorflow": tensorflow.__version__,
         "keras": keras.__version__,
-        "intra_op_threads": tensorflow.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
+        "intra_op_threads": tensorflow.config.threading.get_intra_op_parallelism_threads() or _threads(),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0",
         "tensor_float_32": tensorflow.config.experimental.tensor_float_32_execution_enabled(),
         "dtype_policy": dtype_policy(),
         "flushes_subnormals": _flushes(tensorflow),
         "gpus": len(tensorflow.config.list_physical_devices("GPU")),
     }
+
+
+def _threads() -> int | None:
+    """As many as TensorFlow takes where the program does not say."""
+    told = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    return (int(told) if told.isdecimal() else 0) or os.cpu_count()
 
 
 def dtype_policy() -> str:

@@ -5,6 +5,7 @@ import math
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import textwrap
@@ -22,7 +23,7 @@ from parity.weights import formats
 
 ROOT = Path(__file__).parents[2]
 NEEDS = {"pt": "torch", "weights.h5": "h5py"}
-LAYERS, UNITS = 4, 640  # 6.6 MB: some hundredths of a second to write
+LAYERS, UNITS = 4, 1024  # 17 MB: some hundredths of a second to write
 OPTIONS = {"safetensors": ["--naming", "torch"], "npz": [], "pt": [], "weights.h5": ["--model", "network.json"]}
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a process is copied and killed as POSIX has it")
@@ -104,7 +105,8 @@ def prepare(folder: Path) -> None:
 
 
 def check_kills(folder: Path, ending: str, times: int) -> Counter[str]:
-    """How many kills came before, during and after the writing. Every second one is meant for it."""
+    """How many kills came before, during and after the writing. Every second one is meant for it, half of
+    these for its beginning: on a busy machine the others may come too late."""
     rng = random.Random(5)
     prepare(folder)
     target = folder / f"target.{ending}"
@@ -116,11 +118,12 @@ def check_kills(folder: Path, ending: str, times: int) -> Counter[str]:
         assert {status for status, _, _ in done} == {0}
         new = target.read_bytes()
         assert parity.verify(target).passed
-        whole, writing = (1.1 * max(each[place] for each in done) for place in (1, 2))
+        whole, writing = (1.1 * statistics.median(each[place] for each in done) for place in (1, 2))
         for number in range(times):
             target.write_bytes(old)
             of_writing = number % 2 == 1
-            status, _, _ = ported(process, rng.uniform(0, writing if of_writing else whole), of_writing)
+            delay = 0 if number % 4 == 1 else rng.uniform(0, writing if of_writing else whole)
+            status, _, _ = ported(process, delay, of_writing)
             assert status in (0, -signal.SIGKILL)
             found = target.read_bytes()
             assert found in (old, new)

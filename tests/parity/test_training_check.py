@@ -4,6 +4,7 @@ The code under test is plain source text: a rule of four lines, put into one of 
 Nothing of it comes from the rules that the diagnosis runs.
 """
 
+import functools
 import itertools
 import json
 import re
@@ -15,22 +16,19 @@ import parity
 from parity.errors import SubjectError, UsageError
 from parity.mistakes.training import wrong_rules
 from parity.mistakes.update_rules import rule_for, run
-from parity.training import design
-
-pytestmark = pytest.mark.tensorflow
+from parity.training import check, comparison, design
+from parity.training import keras as reference_side
 
 
 @pytest.fixture(scope="module", autouse=True)
 def keras_runs_once():
     """Keras's optimizer runs once with the same config, weights, gradients and learning rates: most of the tests here
     differ in the code under test only, and Keras takes longer than all the rest."""
-    from parity.training.keras import Reference
-
-    original, paths = Reference.run, {}
+    original, paths = reference_side.Reference.run, {}
 
     def run_once(self, names, weights, gradients, rates):
         excluded = getattr(self.live, "_exclude_from_weight_decay_pattern", None)
-        config = sorted((key, value) for key, value in self.config.items() if key != "name")  # the name is counted up
+        config = sorted(unnamed(self.config).items())
         given = [[array.tolist() for array in arrays] for arrays in (weights, *gradients)]
         key = repr((self.name, config, excluded, names, given, rates))
         if key not in paths:
@@ -38,8 +36,41 @@ def keras_runs_once():
         return paths[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Reference, "run", run_once)
+        patch.setattr(reference_side.Reference, "run", run_once)
         yield
+
+
+@pytest.fixture(autouse=True)
+def keras_optimizers(request, answers, monkeypatch, keras_runs_once):
+    """Both questions to Keras, what an optimizer is and which steps it makes, go through `answers`; but not in the
+    tests that are marked `tensorflow`, which make an optimizer of their own or are refused one."""
+    if request.node.get_closest_marker("tensorflow"):
+        return
+    live_reference_for, live_run = reference_side.reference_for, reference_side.Reference.run
+
+    def reference_for(optimizer):
+        live = functools.cache(lambda: live_reference_for(optimizer))
+        names = answers(lambda: {"name": live().name, "config": unnamed(live().config), "rounded": live().rounded})
+        return reference_side.Reference(**names, live=live, schedule=None)
+
+    def run_of_keras(self, *given):
+        def ask():
+            path, decays = live_run(self.live(), *given)
+            return {"steps": [np.stack(tensor) for tensor in zip(*path, strict=True)], "decays": decays}
+
+        said = answers(ask)
+        return [[np.array(w) for w in step] for step in zip(*said["steps"], strict=True)], said["decays"]
+
+    for module in (check, reference_side):
+        monkeypatch.setattr(module, "reference_for", reference_for)
+    monkeypatch.setattr(reference_side.Reference, "run", run_of_keras)
+    if not answers.book.installed:  # the report names the versions
+        monkeypatch.setattr(comparison.tensorflow, "versions", lambda: {"tensorflow": "answers that were recorded"})
+
+
+def unnamed(config):
+    """Keras counts the names of optimizers over the whole process."""
+    return {key: value for key, value in config.items() if key != "name"}
 
 
 # -- plain code --------------------------------------------------------------------------------------------------------
@@ -677,6 +708,7 @@ def test_weights_and_gradients_of_ones_own():
 # -- optimizers --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.tensorflow
 def test_an_optimizer_in_every_form(keras):
     live = keras.optimizers.SGD(0.01)
     given = ("sgd", live, keras.optimizers.serialize(live), "SGD(learning_rate=0.01)")
@@ -686,6 +718,7 @@ def test_an_optimizer_in_every_form(keras):
     assert reports[0].learning_rates[0] == 0.01  # not as float32 holds it
 
 
+@pytest.mark.tensorflow
 def test_a_learning_rate_that_keras_rounds(keras):
     def update(w, g):
         return w - g / 3
@@ -695,6 +728,7 @@ def test_a_learning_rate_that_keras_rounds(keras):
     assert not parity.check_training(keras.optimizers.SGD(1 / 3 + 1e-7), update).passed
 
 
+@pytest.mark.tensorflow
 def test_a_schedule_gives_the_rates(keras):
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
     report = parity.check_training(keras.optimizers.SGD(schedule), one_array, steps=4)
@@ -705,6 +739,7 @@ def test_a_schedule_gives_the_rates(keras):
         parity.check_training(keras.optimizers.SGD(schedule), without_a_learning_rate)
 
 
+@pytest.mark.tensorflow
 def test_names_that_do_not_decay(keras):
     optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.02)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
@@ -730,9 +765,7 @@ def test_an_optimizer_without_known_mistakes():
 @pytest.mark.parametrize("optimizer", [optimizer for optimizer, _ in KERAS.values()])
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_rules_are_those_of_keras(optimizer, seed):
-    from parity.training.keras import reference_for
-
-    reference = reference_for(optimizer)
+    reference = reference_side.reference_for(optimizer)
     start = design.weights(design.SHAPES, seed)
     gradients = design.gradients(design.SHAPES, 12, seed, reference.config)
     rates = design.rates(0.05, 12)
@@ -978,8 +1011,8 @@ RAISING = (fails, fails_later, returns_text, returns_another_shape, returns_too_
         ("sgd", one_array, {"steps": 2, "learning_rates": [0.1]}, "learning_rates for 1 steps, steps for 2"),
         ("sgd", one_array, {"gradients": [np.ones(2)]}, "give the start weights"),
         ("sgd", one_array, {"weights": np.ones(2), "gradients": [np.ones(3)]}, r"\(\(2,\),\); received \(\(3,\),\)"),
-        ("gello", one_array, {}, "expected a Keras optimizer.*'gello'"),
-        ("SGD(0.1)", one_array, {}, "keyword arguments"),
+        pytest.param("gello", one_array, {}, "expected a Keras optimizer.*'gello'", marks=pytest.mark.tensorflow),
+        pytest.param("SGD(0.1)", one_array, {}, "keyword arguments", marks=pytest.mark.tensorflow),
     ],
 )
 def test_what_cannot_be_run(optimizer, update, options, said):

@@ -31,28 +31,35 @@ def test_finite_differences_where_it_saturates(any_activation, rng, assert_right
     assert_right(checked(any_activation(), 10 * points(rng), rng))
 
 
-@pytest.mark.tensorflow
-def test_keras(any_activation, keras64, gradient, rng, assert_equal64):
+@pytest.fixture
+def by_keras(keras64, gradient):
+    """f(activation with its arguments, x, dy): Keras's value and its gradient by x."""
+
+    def run(any_activation, x, dy):
+        function = getattr(keras64.activations, any_activation.func.registered_name)
+        return gradient(lambda x: function(x, **any_activation.keywords), x, dy=dy)
+
+    return run
+
+
+def test_keras(any_activation, by_keras, answers, rng, assert_equal64):
     activation = any_activation()
-    function = getattr(keras64.activations, activation.registered_name)
     special = np.array(SPECIAL)
     for x in (points(rng), special.reshape(3, 4), points(rng, (2, 3, 4))):
         dy = rng.standard_normal(x.shape)
         y = activation.forward(x)
-        theirs, (dx,) = gradient(lambda x: function(x, **any_activation.keywords), x, dy=dy)
+        theirs, (dx,) = answers(lambda x=x, dy=dy: by_keras(any_activation, x, dy))
         assert_equal64(y, theirs, "y")
         assert_equal64(activation.backward(x, y, dy), dx, "dx")
 
 
-@pytest.mark.tensorflow
-def test_keras_at_each_special_point(any_activation, keras64, gradient):
+def test_keras_at_each_special_point(any_activation, by_keras, answers):
     """One by one, so that no large neighbour hides them: to 64 roundings, since the exp of x is off by x of them."""
     activation = any_activation()
-    function = getattr(keras64.activations, activation.registered_name)
     for special in SPECIAL:
         x, dy = np.full((1, 3), special), np.array([[0.3, -1.7, 0.9]])
         y = activation.forward(x)
-        theirs, (dx,) = gradient(lambda x: function(x, **any_activation.keywords), x, dy=dy)
+        theirs, (dx,) = answers(lambda x=x, dy=dy: by_keras(any_activation, x, dy))
         ours = activation.backward(x, y, dy)
         unit = np.finfo(np.float64).eps / 2
         assert np.all(np.abs(y - theirs) <= 64 * unit * np.abs(theirs)), special

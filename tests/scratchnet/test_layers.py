@@ -40,11 +40,10 @@ def test_finite_differences(any_layer, training, rng):
     assert {check.name for check in checks} == names
 
 
-def test_gradients_by_weights_that_are_regularized(any_layer, rng, assert_right):
-    layer = built(any_layer, rng)
+def test_gradients_by_weights_that_are_regularized(any_regularized_layer, rng, assert_right):
+    layer = built(any_regularized_layer, rng)
     regularized = {n: w for n, w in layer.trainable_weights.items() if layer.regularizer_of(n) is not None}
-    if not regularized:
-        pytest.skip("no regularizer in this example")
+    assert regularized
     for name, weight in regularized.items():
         zero = {other: np.zeros_like(values) for other, values in layer.trainable_weights.items()}
         slope = penalized(layer, zero)[name]
@@ -52,54 +51,68 @@ def test_gradients_by_weights_that_are_regularized(any_layer, rng, assert_right)
         assert_right(gradcheck.directional(f, lambda dy, slope=slope: {"w": dy * slope}, {"w": weight}, rng))
 
 
-@pytest.mark.tensorflow
-@pytest.mark.parametrize("training", [False, True])
-def test_keras(any_layer, training, keras64, rng, assert_equal64):
+def pass_of_keras(keras, layer, x, dy, training):
+    """Output, gradients and weights after a pass of the twin; names in Keras's order."""
     tf = importlib.import_module("tensorflow")
-    layer = built(any_layer, rng)
-    theirs = getattr(keras64.layers, type(layer).__name__).from_config(layer.get_config())
-    x = inputs(layer, rng)
+    theirs = getattr(keras.layers, type(layer).__name__).from_config(layer.get_config())
     theirs.build(x.shape)
     theirs.set_weights(list(layer.weights.values()))
-    y, saved = layer.forward(x, training)
-    dy = rng.standard_normal(y.shape)
-    dx, gradients = layer.backward(saved, dy)
-    gradients = penalized(layer, gradients)
-
     given = tf.constant(x)
     with tf.GradientTape() as tape:
         tape.watch(given)
         output = theirs(given, **({"training": training} if theirs._call_has_training_arg else {}))
         total = tf.reduce_sum(output * dy) + sum(theirs.losses)
-    expected = tape.gradient(total, [given, *(variable.value for variable in theirs.trainable_variables)])
+    dx, *gradients = tape.gradient(total, [given, *(variable.value for variable in theirs.trainable_variables)])
+    by_name = zip(theirs.trainable_variables, gradients, strict=True)
+    return {
+        "y": output.numpy(),
+        "dx": None if dx is None else dx.numpy(),
+        "gradients": {variable.name: tf.convert_to_tensor(gradient).numpy() for variable, gradient in by_name},
+        "weights": [variable.numpy() for variable in theirs.weights],
+    }
 
-    assert_equal64(y, output.numpy(), "y")
+
+@pytest.mark.parametrize("training", [False, True])
+def test_keras(any_layer, training, keras64, answers, rng, assert_equal64):
+    layer = built(any_layer, rng)
+    x = inputs(layer, rng)
+    y, saved = layer.forward(x, training)
+    dy = rng.standard_normal(y.shape)
+    dx, gradients = layer.backward(saved, dy)
+    gradients = penalized(layer, gradients)
+    theirs = answers(lambda: pass_of_keras(keras64, layer, x, dy, training))
+
+    assert_equal64(y, theirs["y"], "y")
     if dx is None:
-        assert expected[0] is None
-    elif expected[0] is None:  # nothing of the input is left, as behind a dropout of everything
+        assert theirs["dx"] is None
+    elif theirs["dx"] is None:  # nothing of the input is left, as behind a dropout of everything
         assert not dx.any()
     else:
-        assert_equal64(dx, expected[0].numpy(), "dx")
-    assert list(gradients) == [variable.name for variable in theirs.trainable_variables]
-    for (name, gradient), by_tape in zip(gradients.items(), expected[1:], strict=True):
-        assert_equal64(gradient, tf.convert_to_tensor(by_tape).numpy(), name)
+        assert_equal64(dx, theirs["dx"], "dx")
+    assert list(gradients) == list(theirs["gradients"])
+    for name, gradient in gradients.items():
+        assert_equal64(gradient, theirs["gradients"][name], name)
     updated = {**layer.weights, **{name: new for name, new in saved.updates.items() if name in layer.weights}}
-    for (name, weight), variable in zip(updated.items(), theirs.weights, strict=True):
-        assert_equal64(weight, variable.numpy(), f"{name} after the pass")
+    for (name, weight), variable in zip(updated.items(), theirs["weights"], strict=True):
+        assert_equal64(weight, variable, f"{name} after the pass")
 
 
-@pytest.mark.tensorflow
-def test_keras_has_the_same_weights_and_shapes(any_layer, keras):
+def test_keras_has_the_same_weights_and_shapes(any_layer, keras, answers):
     layer = any_layer(name="probe", dtype="float32")
-    layer.build((None, *layer.example_shape))
-    theirs = getattr(keras.layers, type(layer).__name__).from_config(layer.get_config())
-    theirs.build((None, *layer.example_shape))
-    assert [(name, weight.shape) for name, weight in layer.weights.items()] == [
-        (variable.name, tuple(variable.shape)) for variable in theirs.weights
-    ]
-    assert list(layer.trainable_weights) == [variable.name for variable in theirs.trainable_weights]
     shape = (None, *layer.example_shape)
-    assert layer.compute_output_shape(shape) == tuple(theirs.compute_output_shape(shape))
+    layer.build(shape)
+
+    def of_keras():
+        theirs = getattr(keras.layers, type(layer).__name__).from_config(layer.get_config())
+        theirs.build(shape)
+        weights = [[variable.name, *variable.shape] for variable in theirs.weights]
+        trainable = [variable.name for variable in theirs.trainable_weights]
+        return {"weights": weights, "trainable": trainable, "output": theirs.compute_output_shape(shape)}
+
+    theirs = answers(of_keras)
+    assert [[name, *weight.shape] for name, weight in layer.weights.items()] == theirs["weights"]
+    assert list(layer.trainable_weights) == theirs["trainable"]
+    assert list(layer.compute_output_shape(shape)) == theirs["output"]
 
 
 @pytest.mark.parametrize("training", [False, True])

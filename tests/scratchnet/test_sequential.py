@@ -1,5 +1,6 @@
 """The chain of layers against a Keras Sequential: config, names, weights, outputs, gradients."""
 
+import functools
 import importlib
 import json
 
@@ -38,10 +39,13 @@ def network(request):
 
 
 def of_keras(keras, network):
+    """With names: Keras counts those that it gives itself over the whole process."""
     shape, stack = network
-    return keras.Sequential(
-        [keras.Input(shape), *(getattr(keras.layers, name)(**arguments) for name, arguments in stack)]
-    )
+    layers = [
+        getattr(keras.layers, kind)(**arguments, name=f"number_{index}")
+        for index, (kind, arguments) in enumerate(stack)
+    ]
+    return keras.Sequential([keras.Input(shape, name="given"), *layers], name="model")
 
 
 def of_scratchnet(network, dtype="float64"):
@@ -58,68 +62,87 @@ def randomize(chain, rng):
             layer.weights["moving_variance"] = np.abs(layer.weights["moving_variance"])
 
 
-@pytest.mark.tensorflow
-def test_a_keras_model_by_its_config_and_weights(network, keras64, rng, assert_equal64):
-    theirs = of_keras(keras64, network)
-    ours = Sequential.from_config(json.loads(json.dumps(theirs.get_config())))
+def test_a_keras_model_by_its_config_and_weights(network, keras64, answers, rng, assert_equal64):
+    model = functools.cache(lambda: of_keras(keras64, network))
+    said = answers(
+        lambda: {
+            "config": json.loads(json.dumps(model().get_config())),
+            "layers": [layer.name for layer in model().layers],
+            "output_shape": model().output_shape,
+            "parameters": model().count_params(),
+        }
+    )
+    ours = Sequential.from_config(said["config"])
     assert ours.dtype == "float64"
-    assert [layer.name for layer in ours.layers] == [layer.name for layer in theirs.layers]
+    assert [layer.name for layer in ours.layers] == said["layers"]
     randomize(ours, rng)
-    theirs.set_weights(ours.get_weights())
-    ours.set_weights(theirs.get_weights())
     x = rng.standard_normal((5, *network[0]))
-    assert_equal64(ours.forward(x).output, theirs(x).numpy())
-    assert ours.output_shape == theirs.output_shape
-    assert ours.count_params() == theirs.count_params()
+
+    def output():
+        model().set_weights(ours.get_weights())
+        return {"weights": model().get_weights(), "output": model()(x).numpy()}
+
+    theirs = answers(output)
+    ours.set_weights(theirs["weights"])
+    assert_equal64(ours.forward(x).output, theirs["output"])
+    assert list(ours.output_shape) == said["output_shape"]
+    assert ours.count_params() == said["parameters"]
 
 
-@pytest.mark.tensorflow
-def test_keras_takes_our_config_and_writes_the_same(network, keras):
+def test_keras_takes_our_config_and_writes_the_same(network, keras, answers):
     """In float32, Keras's default, in which nothing in these configs is rounded."""
     ours = of_scratchnet(network, "float32")
     config = json.loads(json.dumps(ours.get_config()))
-    theirs = keras.Sequential.from_config(json.loads(json.dumps(config)))
-    theirs.set_weights(ours.get_weights())
-    written = json.loads(json.dumps(theirs.get_config()))
+
+    def again():
+        theirs = keras.Sequential.from_config(json.loads(json.dumps(config)))
+        theirs.set_weights(ours.get_weights())
+        return json.loads(json.dumps(theirs.get_config()))
+
+    written = answers(again)
     assert written == config
     assert Sequential.from_config(written).get_config() == ours.get_config()
 
 
-@pytest.mark.tensorflow
-def test_gradients_of_a_whole_network(network, keras64, rng, assert_equal64):
-    tf = importlib.import_module("tensorflow")
+def test_gradients_of_a_whole_network(network, keras64, answers, rng, assert_equal64):
     ours = of_scratchnet(network)
     randomize(ours, rng)
-    theirs = keras64.Sequential.from_config(ours.get_config())
-    theirs.set_weights(ours.get_weights())
     x, labels = rng.standard_normal((5, *network[0])), rng.integers(0, 3, 5)
     loss = "sparse_categorical_crossentropy" if "softmax" in str(network) else "mean_squared_error"
     y = labels if loss.startswith("sparse") else np.eye(3)[labels]
 
-    given = tf.constant(x)
-    with tf.GradientTape() as tape:
-        tape.watch(given)
-        value = tf.reduce_mean(keras64.losses.get(loss)(y, theirs(given, training=True))) + sum(theirs.losses)
-    expected = tape.gradient(value, [given, *(variable.value for variable in theirs.trainable_variables)])
+    def of_keras64():
+        theirs = keras64.Sequential.from_config(ours.get_config())
+        tf = importlib.import_module("tensorflow")
+        theirs.set_weights(ours.get_weights())
+        given = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(given)
+            value = tf.reduce_mean(keras64.losses.get(loss)(y, theirs(given, training=True))) + sum(theirs.losses)
+        expected = tape.gradient(value, [given, *(variable.value for variable in theirs.trainable_variables)])
+        return value.numpy(), [gradient.numpy() for gradient in expected]
 
+    value, expected = answers(of_keras64)
     found = losses.get(loss)
     passed = ours.forward(x, training=True)
     down = ours.backward(passed, found, y)
-    assert_equal64(found.forward(y, passed.output, passed.logits) + ours.penalty(), value.numpy(), "loss")
+    assert_equal64(found.forward(y, passed.output, passed.logits) + ours.penalty(), value, "loss")
     gradients = [gradient for layer in down.layers for gradient in layer.weights.values()]
     for gradient, by_tape in zip([down.dx, *gradients], expected, strict=True):
-        assert_equal64(gradient, by_tape.numpy())
+        assert_equal64(gradient, by_tape)
 
 
-@pytest.mark.tensorflow
-def test_names_without_a_name(keras):
+def test_names_without_a_name(keras, answers):
     """Keras counts over the whole process, from the second of a kind on; here each network counts for itself."""
     kinds = ("Dense", "Dense", "Conv2D", "LeakyReLU", "ReLU", "MaxPooling2D", "BatchNormalization", "Dense")
     arguments = {"Dense": {"units": 2}, "Conv2D": {"filters": 1, "kernel_size": 1}}
-    keras.backend.clear_session()
-    theirs = [getattr(keras.layers, kind)(**arguments.get(kind, {})).name for kind in kinds]
+
+    def names():
+        keras.backend.clear_session()
+        return [getattr(keras.layers, kind)(**arguments.get(kind, {})).name for kind in kinds]
+
     ours = Chain([registry.find("layer", kind)(**arguments.get(kind, {})) for kind in kinds])
-    assert [layer.name for layer in ours.layers] == theirs
+    assert [layer.name for layer in ours.layers] == answers(names)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -60,48 +60,61 @@ def fit_arguments(changes, loss, rng):
     return filled
 
 
-def assert_same_training(keras, chain, loss, optimizer, x, y, arguments, assert_equal64):
+def trained_by_keras(keras, chain, loss, optimizer, x, y, arguments, weight=None):
+    """History and weights; what is evaluated afterwards, without and with this weight of the samples; predictions."""
     model = twin(keras, chain)
     model.compile(optimizer=keras.optimizers.SGD(**OPTIMIZERS[optimizer]), loss=loss, metrics=["accuracy"])
     keras.utils.set_random_seed(SEED)
-    theirs = model.fit(x, y, **arguments).history
+    history = model.fit(x, y, **arguments).history
+    said = {
+        "history": {name: np.array(values, np.float64) for name, values in history.items()},
+        "weights": model.get_weights(),
+    }
+    if weight is not None:
+        evaluated = [
+            np.array(model.evaluate(x, y, batch_size=BATCH, verbose=0, sample_weight=each), np.float64)
+            for each in (None, weight)
+        ]
+        said |= {"evaluated": evaluated, "predicted": model.predict(x, batch_size=BATCH, verbose=0)}
+    return said
+
+
+def assert_same_training(chain, loss, optimizer, x, y, arguments, theirs, assert_equal64):
     chain.compile(optimizer=scratchnet.optimizers.SGD(**OPTIMIZERS[optimizer]), loss=loss, metrics=["accuracy"])
     scratchnet.set_random_seed(SEED)
     ours = chain.fit(x, y, **arguments).history
-    assert set(ours) == set(theirs)  # a compiled function gives Keras its own back in alphabetical order
+    assert set(ours) == set(theirs["history"])  # a compiled function gives Keras its own back in alphabetical order
     for name in ours:
-        assert_equal64(np.array(ours[name]), np.array(theirs[name], np.float64), name)
-    for weight, expected in zip(chain.get_weights(), model.get_weights(), strict=True):
+        assert_equal64(np.array(ours[name]), theirs["history"][name], name)
+    for weight, expected in zip(chain.get_weights(), theirs["weights"], strict=True):
         assert_equal64(weight, expected)
-    return model
 
 
-@pytest.mark.tensorflow
 @pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.usefixtures("seeded")
-def test_fit_is_that_of_keras(setting, keras64, rng, assert_equal64):
+def test_fit_is_that_of_keras(setting, keras64, answers, rng, seeded, assert_equal64):
     head, loss, optimizer, changes = SETTINGS[setting]
     x, y = data(loss, rng)
+    seeded(SEED)
     chain = network(head)
-    model = assert_same_training(
-        keras64, chain, loss, optimizer, x, y, fit_arguments(changes, loss, rng), assert_equal64
-    )
+    arguments = fit_arguments(changes, loss, rng)
+    weight = rng.random(SAMPLES) if setting == "labels" else None
+    theirs = answers(lambda: trained_by_keras(keras64, chain, loss, optimizer, x, y, arguments, weight))
+    assert_same_training(chain, loss, optimizer, x, y, arguments, theirs, assert_equal64)
     if setting == "labels":
-        weight = rng.random(SAMPLES)
-        for more in ({}, {"sample_weight": weight}):
-            theirs = model.evaluate(x, y, batch_size=BATCH, verbose=0, **more)
-            assert_equal64(np.array(chain.evaluate(x, y, batch_size=BATCH, **more)), np.array(theirs, np.float64))
-        assert_equal64(chain.predict(x, batch_size=BATCH), model.predict(x, batch_size=BATCH, verbose=0))
+        for more, expected in zip(({}, {"sample_weight": weight}), theirs["evaluated"], strict=True):
+            assert_equal64(np.array(chain.evaluate(x, y, batch_size=BATCH, **more)), expected)
+        assert_equal64(chain.predict(x, batch_size=BATCH), theirs["predicted"])
 
 
-@pytest.mark.tensorflow
-@pytest.mark.usefixtures("seeded")
-def test_fit_with_state_is_that_of_keras(keras64, rng, assert_equal64):
+def test_fit_with_state_is_that_of_keras(keras64, answers, rng, seeded, assert_equal64):
     """Moving averages and dropout masks go on from batch to batch, and rest in evaluation."""
     x, y = data("categorical_crossentropy", rng)
+    seeded(SEED)
     chain = network("softmax", optional=(BatchNormalization(), Dropout(0.4, seed=5)))
     arguments = {"batch_size": BATCH, "epochs": 2, "verbose": 0, "validation_split": 0.3}
-    assert_same_training(keras64, chain, "categorical_crossentropy", "sgd", x, y, arguments, assert_equal64)
+    given = (chain, "categorical_crossentropy", "sgd", x, y, arguments)
+    theirs = answers(lambda: trained_by_keras(keras64, *given))
+    assert_same_training(*given, theirs, assert_equal64)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -20,13 +20,11 @@ def test_gradients(check_gradients, arguments):
     check_gradients(Embedding(dtype="float64", **arguments), INDICES)
 
 
-@pytest.mark.tensorflow
 @pytest.mark.parametrize("x", [INDICES, INDICES[0], INDICES[np.newaxis], INDICES[:, :1]], ids=lambda x: str(x.shape))
 def test_keras_agrees(check_against_keras, x):
     check_against_keras(Embedding(5, 3, dtype="float64"), x)
 
 
-@pytest.mark.tensorflow
 def test_keras_agrees_on_real_numbers(check_against_keras):
     """Truncated towards zero: -0.9 reads row 0, -1.9 the last one."""
     check_against_keras(Embedding(5, 3, dtype="float64"), INDICES + np.sign(INDICES) * 0.9)
@@ -77,7 +75,6 @@ def test_a_chain_casts_indices_and_trains():
     assert moved.tolist() == [True, True, False, True, True]
 
 
-@pytest.mark.tensorflow
 @pytest.mark.parametrize("arguments", Embedding.examples, ids=str)
 def test_config_is_kerass(check_config, arguments):
     check_config(Embedding, arguments, (None, 4))
@@ -95,7 +92,6 @@ def test_finite_differences_find_overwritten_rows(check_gradients, monkeypatch):
         check_gradients(Embedding(5, 3, dtype="float64"), INDICES)
 
 
-@pytest.mark.tensorflow
 def test_keras_finds_overwritten_rows(check_against_keras, monkeypatch):
     monkeypatch.setattr(embedding, "sum_by_index", last_one_wins)
     with pytest.raises(AssertionError, match="apart"):

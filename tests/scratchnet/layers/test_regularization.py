@@ -1,5 +1,6 @@
 """Dropout: the masks are Keras's bit for bit, call after call."""
 
+import json
 import random
 
 import numpy as np
@@ -26,35 +27,42 @@ def test_gradients(check_gradients, arguments, training):
     check_gradients(Dropout(dtype="float64", **arguments), X, training)
 
 
-@pytest.mark.tensorflow
 @pytest.mark.parametrize("noise_shape", NOISE_SHAPES, ids=str)
 @pytest.mark.parametrize("training", [True, False])
 def test_keras_agrees(check_against_keras, noise_shape, training):
     check_against_keras(Dropout(0.4, noise_shape=noise_shape, seed=3, dtype="float64"), X, training)
 
 
-@pytest.mark.tensorflow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("noise_shape", NOISE_SHAPES, ids=str)
 @pytest.mark.parametrize(("rate", "seed"), [(0.1, 0), (0.5, 1234), (0.9, 2**40 + 3), (0.3, -5), (0.0, 1), (1.0, 1)])
-def test_several_calls_are_keras_bit_for_bit(keras, rate, seed, noise_shape, dtype):
+def test_several_calls_are_keras_bit_for_bit(keras, answers, rate, seed, noise_shape, dtype):
     x = X.astype(dtype)
     ours = Dropout(rate, noise_shape=noise_shape, seed=seed, dtype=dtype)
-    theirs = keras.layers.Dropout(rate, noise_shape=noise_shape, seed=seed, dtype=dtype)
-    for y in calls(ours, x, 3):
-        assert np.array_equal(y, np.asarray(theirs(x, training=True)))
+
+    def of_keras():
+        theirs = keras.layers.Dropout(rate, noise_shape=noise_shape, seed=seed, dtype=dtype)
+        outputs = [np.asarray(theirs(x, training=True)) for _ in range(3)]
+        return {"outputs": outputs, "state": np.asarray(theirs.seed_generator.state) if rate else None}
+
+    theirs = answers(of_keras)
+    for y, expected in zip(calls(ours, x, 3), theirs["outputs"], strict=True):
+        assert np.array_equal(y, expected)
     if rate:
-        assert np.array_equal(ours.seed_generator_state, np.asarray(theirs.seed_generator.state))
+        assert np.array_equal(ours.seed_generator_state, theirs["state"])
 
 
-@pytest.mark.tensorflow
-def test_unseeded_layers_draw_what_keras_draws(keras):
-    keras.utils.set_random_seed(8)
-    theirs = [keras.layers.Dropout(rate) for rate in (0.5, 0.0, 0.5)]
+def test_unseeded_layers_draw_what_keras_draws(keras, answers):
+    def state():
+        keras.utils.set_random_seed(8)
+        theirs = [keras.layers.Dropout(rate) for rate in (0.5, 0.0, 0.5)]
+        return np.asarray(theirs[2].seed_generator.state)
+
+    expected = answers(state)
     set_random_seed(8)
     ours = [Dropout(rate) for rate in (0.5, 0.0, 0.5)]
     assert ours[0].seed is None
-    assert np.array_equal(ours[2].seed_generator_state, np.asarray(theirs[2].seed_generator.state))
+    assert np.array_equal(ours[2].seed_generator_state, expected)
 
 
 def test_rate_0_draws_no_seed():
@@ -113,26 +121,44 @@ def test_training_draws_on_from_batch_to_batch():
     assert chain.layers[1].weights == {}
 
 
-@pytest.mark.tensorflow
-def test_training_with_masks_and_moving_averages_is_kerass(keras64):
+def test_training_with_masks_and_moving_averages_is_kerass(keras64, answers):
     """Two epochs of three batches, the last one of a single sample; then the weights and the predictions.
 
     No bias below the normalization: it has no gradient there but rounding.
     """
-    layers = keras64.layers
-    stack = [layers.Dense(6, use_bias=False), layers.BatchNormalization(momentum=0.8), layers.Dropout(0.4, seed=5)]
-    theirs = keras64.Sequential([keras64.Input((3,)), *stack, layers.Dense(2)])
-    ours = Sequential.from_config(theirs.get_config())
-    assert isinstance(ours.layers[1], BatchNormalization)
-    ours.set_weights(theirs.get_weights())
     rng = np.random.default_rng(4)
     x, y = rng.standard_normal((7, 3)), rng.standard_normal((7, 2))
-    for model in (ours, theirs):
+    fitted = {"batch_size": 3, "epochs": 2, "shuffle": False, "verbose": 0}
+
+    def trained():
+        keras64.utils.set_random_seed(4)
+        layers = keras64.layers
+        stack = [
+            layers.Dense(6, use_bias=False, name="first"),
+            layers.BatchNormalization(momentum=0.8, name="normalization"),
+            layers.Dropout(0.4, seed=5, name="dropout"),
+            layers.Dense(2, name="last"),
+        ]
+        model = keras64.Sequential([keras64.Input((3,), name="input"), *stack], name="model")
+        config, start = model.get_config(), model.get_weights()
         model.compile("sgd", "mse")
-        model.fit(x, y, batch_size=3, epochs=2, shuffle=False, verbose=0)
-    for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        model.fit(x, y, **fitted)
+        return {
+            "config": json.loads(json.dumps(config)),
+            "start": start,
+            "end": model.get_weights(),
+            "predicted": model.predict(x, verbose=0),
+        }
+
+    theirs = answers(trained)
+    ours = Sequential.from_config(theirs["config"])
+    assert isinstance(ours.layers[1], BatchNormalization)
+    ours.set_weights(theirs["start"])
+    ours.compile("sgd", "mse")
+    ours.fit(x, y, **fitted)
+    for one, other in zip(ours.get_weights(), theirs["end"], strict=True):
         assert np.abs(one - other).max() <= 1e-11 * np.abs(other).max()  # the float64 gate
-    predicted = theirs.predict(x, verbose=0)
+    predicted = theirs["predicted"]
     assert np.abs(ours.predict(x) - predicted).max() <= 1e-11 * np.abs(predicted).max()
 
 
@@ -152,7 +178,6 @@ def test_a_noise_shape_of_another_rank_is_refused():
         Dropout(0.5, noise_shape=(None, 1)).forward(X, training=True)
 
 
-@pytest.mark.tensorflow
 @pytest.mark.parametrize("arguments", [*Dropout.examples, {"rate": 0.5, "noise_shape": (None, 1, 3)}], ids=str)
 def test_config_is_kerass(check_config, arguments):
     check_config(Dropout, arguments, (None, 5, 3))
@@ -174,7 +199,6 @@ def test_finite_differences_find(check_gradients, mistake):
         check_gradients(mistake(0.4, seed=3, dtype="float64"), X)
 
 
-@pytest.mark.tensorflow
 @pytest.mark.parametrize("mistake", [NotScaled, AnotherMask])
 def test_keras_finds(check_against_keras, mistake):
     with pytest.raises(AssertionError, match="apart"):
