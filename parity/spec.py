@@ -30,8 +30,11 @@ class Spec:
     seed: int = 0
 
     def with_dtype(self, dtype: str) -> Spec:
-        """The same network in another dtype, throughout."""
-        return replace(self, dtype=dtype, config=_retyped(json.loads(json.dumps(self.config)), dtype))
+        """The same network in another dtype, throughout; also where the config does not say any, as one that was
+        written by hand."""
+        config = _retyped(json.loads(json.dumps(self.config)), dtype)
+        layers = [{**entry, "config": {**entry["config"], "dtype": dtype}} for entry in config.get("layers", ())]
+        return replace(self, dtype=dtype, config={**config, "dtype": dtype, "layers": layers})
 
     def seeded(self) -> Spec:
         """The same network, with a seed in every layer that would draw its own: both sides must drop the same cells."""

@@ -48,8 +48,8 @@ class Found:
 
 
 def found(folder: Path, verify: bool = False) -> Iterator[Found]:
-    """Every golden of a folder, or one file, each array of it hashed. verify: whether the networks are compared with the arrays, as
-    they are before a replay, and whether every array belongs to one."""
+    """Every golden of a folder, or one file, each array of it hashed. verify: whether the networks are compared with the
+    arrays, as they are before a replay, and whether every array belongs to one."""
     if not folder.exists():
         raise FileError(
             f"{folder}: expected a folder with goldens, there is none; parity record MODEL {folder} makes it"
@@ -156,7 +156,7 @@ def _unused(record: Path) -> list[str]:
     try:
         document = json.loads(record.read_bytes())
     except FileNotFoundError as error:
-        raise NothingConcluded(f"{record}: there is none, so nobody knows which goldens no test uses; {todo}") from error
+        raise NothingConcluded(f"{record}: there is none, so nobody knows which goldens are unused; {todo}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{record}: expected what pytest writes there, received: {error}; {todo}") from error
     # As `parity.pytest_plugin.unused` writes it.

@@ -178,7 +178,7 @@ def _recorded(name: str, command: tuple[str, ...], models: Sequence[str], folder
             out
         )  # what parity says of a check that did not pass; Python itself ends with 1, too
         if status != 0:
-            failures.append(f"record {model}: {_last(out if judged else err or out)}")
+            failures.append(f"record {model}: {_last(out or err or f'ended with status {status}')}")
             refused = refused or judged
     return Environment(name, command, tuple(failures), refused, len(list(folder.glob(f"**/*{file.ENDING}"))))
 
@@ -193,7 +193,7 @@ def _run(words: Sequence[str], timeout: float) -> tuple[int | None, str, str]:
         return None, "", f"stopped after {timeout:g} seconds"
     except OSError as error:
         return None, "", f"{words[0]}: cannot be started: {error.strerror}"
-    return done.returncode, done.stdout.strip(), done.stderr.strip() or f"ended with status {done.returncode}"
+    return done.returncode, done.stdout.strip(), done.stderr.strip()
 
 
 def _last(text: str) -> str:

@@ -90,10 +90,10 @@ def _network(recording: Recording) -> tuple[Network, Mapping[str, Shape] | None]
             return recording.described, None
         chain = scratch.build(spec.uninitialized(scratch.UNDRAWN))
         network = Network.of_chain(spec, chain)
-        shapes = {layer.name: layer.compute_output_shape(layer.input_shape or ()) for layer in chain.layers}
+        shapes = {layer.name or "": layer.compute_output_shape(layer.input_shape or ()) for layer in chain.layers}
+        return network, {name: tuple(int(n or 0) for n in shape[1:]) for name, shape in shapes.items()}
     except BROKEN as error:
         raise FileError(f"expected a network that scratchnet can build; received: {error}") from error
-    return network, {name or "": tuple(int(n or 0) for n in shape[1:]) for name, shape in shapes.items()}
 
 
 def _require_inputs(recording: Recording, network: Network) -> None:

@@ -43,7 +43,7 @@ class Recorded:
 
     @property
     def exit_status(self) -> int:
-        return self.report.exit_status or int(bool(self.refused))
+        return self.report.exit_status or (NothingConcluded.exit_status if self.refused else 0)
 
     @property
     def sentence(self) -> str:

@@ -67,9 +67,17 @@ def _network(ported: Any, loss: Any) -> Network:
             weights = expectation.restored(ported.skeleton, arrays, network)
         except Unrunnable:
             continue
-        if all(weights[name].tobytes() == array.tobytes() for name, array in ported.weights.items()):
+        if all(_same_bits(weights[name], array) for name, array in ported.weights.items()):
             return network
     raise Unrunnable("how the target holds the weights has no name: it is a function, or chosen by hand")
+
+
+def _same_bits(one: np.ndarray, other: np.ndarray) -> bool:
+    """Also of NaN and of -0.0, without a copy."""
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    bits = f"u{one.itemsize}"
+    return np.array_equal(one.view(bits), other.view(bits))
 
 
 def _ways(target: Any) -> list[tuple[str | None, str | None]]:

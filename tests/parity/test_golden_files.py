@@ -805,7 +805,7 @@ def test_what_was_recorded_since_is_not_removed(folder: Path, tmp_path: Path) ->
 
 
 INCOMPLETE: dict[str, tuple[Any, int, str]] = {
-    "no record": (None, 3, "there is none, so nobody knows which goldens no test uses; run all tests with pytest"),
+    "no record": (None, 3, "there is none, so nobody knows which goldens are unused; run all tests with pytest"),
     "a part of the tests": ({"goldens": [], "complete": False}, 3, "the last run of pytest did not run all tests"),
     "no list": ({"goldens": 3, "complete": True}, 4, "expected a list of paths under 'goldens', received 3"),
     "other things": (["a"], 4, "expected a list of paths under 'goldens', received None"),

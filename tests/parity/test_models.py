@@ -416,3 +416,18 @@ def test_a_network_by_hand_that_its_config_does_not_tell() -> None:
 def test_a_wrong_argument_of_check(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parity.check("tanh-16", **arguments)
+
+
+@pytest.mark.tensorflow
+def test_a_config_that_says_no_dtype(model: Any, tmp_path: Path) -> None:
+    """As one that was written by hand: each precision is compared all the same."""
+
+    def without(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: without(value) for key, value in node.items() if key != "dtype"}
+        return [without(value) for value in node] if isinstance(node, list) else node
+
+    (tmp_path / "net.json").write_text(json.dumps(without(json.loads(model.to_json()))))
+    report = parity.check(tmp_path / "net.json", loss="binary_crossentropy", modes=("eager",))
+    assert report.passed
+    assert {check.dtype for check in report.checks} == {"float32", "float64"}

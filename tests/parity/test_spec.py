@@ -19,6 +19,11 @@ def dtypes_in(node: Any) -> list[Any]:
     return [d for value in node for d in dtypes_in(value)] if isinstance(node, list) else []
 
 
+def test_with_dtype_says_it_where_nobody_did() -> None:
+    config = {"name": "net", "layers": [{"class_name": "Dense", "config": {"name": "d", "units": 3}}]}
+    assert dtypes_in(Spec("net", config, "mse").with_dtype("float64").config) == ["float64", "float64"]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_with_dtype_reaches_every_entry(dtype: str) -> None:
     inner = {"class_name": "Dense", "config": {"name": "d", "dtype": POLICY}}
