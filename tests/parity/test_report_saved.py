@@ -331,8 +331,9 @@ GOOD = REPORTS["fail"].to_json()
         (GOOD.replace('"batch": 4', '"batch": -Infinity').encode(), "received -Infinity, which is no JSON"),
         (GOOD.replace('"batch": 4', f'"batch": {"4" * 5000}').encode(), "expected JSON, received"),
         (GOOD.replace('"subject": 1.0', f'"subject": {"4" * 400}').encode(), "expected numbers within float64"),
-        (b"[" * 200_000, "expected JSON, received"),
-        (b'{"kind":' * 200_000, "expected JSON, received"),
+        (b"[" * 100_000, "expected JSON, received"),
+        (b'{"kind":' * 100_000, "expected JSON, received"),
+        (b"[" * 200_000, "at most 131072 lists and objects, received 200000"),
         (b'{"kind": "check", "schema_version": 1, "deep": ' + b"[" * 900 + b"]" * 900 + b"}", "the key 'verdict'"),
     ],
 )  # fmt: skip
