@@ -110,7 +110,7 @@ def _finite(number: float) -> float | None:
 
 def _digest(array: np.ndarray) -> str:
     """Of its type, its shape and its bytes in C order, little-endian."""
-    digest = hashlib.sha256(f"{array.dtype.newbyteorder('=').name} {array.shape} ".encode())
+    digest = hashlib.sha256(f"{array.dtype.name} {array.shape} ".encode())
     digest.update(blocks.contiguous(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 

@@ -48,8 +48,8 @@ class Found:
 
 
 def found(folder: Path, verify: bool = False) -> Iterator[Found]:
-    """Every golden of a folder, or one file, each array of it hashed. verify: whether the networks are compared with the
-    arrays, as they are before a replay, and whether every array belongs to one."""
+    """Every golden of a folder, or one file, each array of it hashed. verify: whether the networks are compared with
+    the arrays, as they are before a replay, and whether every array belongs to one."""
     if not folder.exists():
         raise FileError(
             f"{folder}: expected a folder with goldens, there is none; parity record MODEL {folder} makes it"

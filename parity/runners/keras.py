@@ -36,8 +36,8 @@ def run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, mode: str = 
 
 
 def trained(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, steps: int) -> list[dict[str, np.ndarray]]:
-    """Steps of the optimizer on one batch, one behind the other: for each the loss in front of it, and all weights, with
-    moving averages, behind it."""
+    """Steps of the optimizer on one batch, one behind the other: for each the loss in front of it, and all weights,
+    with moving averages, behind it."""
     names = _other_names(spec)
     spec, own = _renamed(spec, names), {new: old for old, new in names.items()}
     tf, keras = tensorflow.imported()
