@@ -62,6 +62,8 @@ def judged(
 ) -> tuple[str, ...]:
     """A sentence for each gradient that has elements at a kink or a tie. rows: the verdict on every tensor; settle:
     results that the network under test has in place of scratchnet's: of a mistake that is known to be in it."""
+    if scratch.is_smooth(spec):
+        return ()
     choices: list[_Kink | _Tie] = []
 
     def look(operation: Operation) -> Mapping[str, Any]:

@@ -136,6 +136,9 @@ def _live_torch(ported: Ported, report: PortReport, record: Record, weights: Wei
             continue
         ends = {step.weight: step.targets if side == "target" else step.sources for step in ported.plan.steps}
         keys = {weight: arrays[0].key for weight, arrays in ends.items()}
+        if one := _shared(live.owner, keys):
+            said.append(f"{name}: not run: {' and '.join(one)} are one tensor there, which a step changes as one")
+            continue
         try:
             rows, note = _of_itself(live.owner, keys, ported.skeleton, record, weights)
         except NothingConcluded as error:
@@ -149,6 +152,15 @@ def _live_torch(ported: Ported, report: PortReport, record: Record, weights: Wei
         said += [f"{name}: {note}"] * bool(note)
         said += [f"{name}: {NO_WEIGHT}"] * (not runs[-1].passed)
     return runs, said
+
+
+def _shared(model: Any, keys: Mapping[str, str]) -> list[str]:
+    """The first keys of a PyTorch model that are one tensor, which the network has apart: with a gradient for each."""
+    tensors = model.state_dict(keep_vars=True)
+    by_tensor: dict[int, list[str]] = {}
+    for key in keys.values():
+        by_tensor.setdefault(id(tensors[key]), []).append(key)
+    return next((each for each in by_tensor.values() if len(each) > 1), [])
 
 
 NO_WEIGHT = "its weights are right; what differs is no weight, such as an activation or an epsilon"

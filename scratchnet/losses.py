@@ -291,6 +291,7 @@ class SparseCategoricalCrossentropy(Crossentropy):
 
     From probabilities, c = clip(p, eps, 1 - eps):  l = log(sum c) - log c_t;
     dl/dp = 1 / sum c - [j = t] / c_t inside the clip. The clip comes *before* the renormalisation, unlike categorical.
+    c / sum c is taken as softmax(log c), as Keras does: of a small c that is less exact, and so is Keras.
     From logits:  l = log(sum(exp z)) - z_t;  dl/dz = softmax(z) - [j = t].
     """
 
@@ -329,8 +330,7 @@ class SparseCategoricalCrossentropy(Crossentropy):
 
     def derivative(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
         c = np.clip(y_pred, EPSILON, 1 - EPSILON)
-        share = c / np.sum(c, axis=-1, keepdims=True)
-        return _inside(y_pred) * (share - _one_hot(y_true, y_pred)) / c
+        return _inside(y_pred) * (softmax(np.log(c)) - _one_hot(y_true, y_pred)) / c
 
     def per_sample_from_logits(self, y_true: np.ndarray, logits: np.ndarray) -> np.ndarray:
         z = logits - np.max(logits, axis=-1, keepdims=True)

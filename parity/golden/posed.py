@@ -88,6 +88,7 @@ def _network(recording: Recording) -> tuple[Network, Mapping[str, Shape] | None]
             raise UsageError(f"the optimizer {shown(spec.optimizer)}, which scratchnet does not have")
         if recording.described is not None:
             return recording.described, None
+        scratch.require_initializers(spec)
         chain = scratch.build(spec.uninitialized(scratch.UNDRAWN))
         network = Network.of_chain(spec, chain)
         shapes = {layer.name or "": layer.compute_output_shape(layer.input_shape or ()) for layer in chain.layers}

@@ -8,7 +8,7 @@ reader misses least, until they fit; a line says which.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import inf
+from math import inf, isfinite
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -152,11 +152,14 @@ def how_wrong(row: Row, subject: str) -> str:
     """What is known of a tensor out of budget; subject: what was compared with Keras."""
     if row.note and row.budgets == inf:
         return f"computed by {row.computed_by}: {row.note}"
-    return (
+    said = (
         f"computed by {row.computed_by}: {row.outside} of {row.size} elements are out of budget; worst at {row.index} "
-        f"({row.mode}): {subject} {digits(row.subject)}, Keras {digits(row.reference)}, {rough(row.allowed)} allowed; "
-        f"largest relative error {rough(row.largest_relative)}, {rough(row.largest_ulp)} units in the last place"
+        f"({row.mode}): {subject} {digits(row.subject)}, Keras {digits(row.reference)}, {rough(row.allowed)} allowed"
     )
+    if not isfinite(row.difference):  # the sizes below leave such elements out, and would read as a small error
+        return said
+    sizes = f"{rough(row.largest_relative)}, {rough(row.largest_ulp)} units in the last place"
+    return f"{said}; largest relative error {sizes}"
 
 
 def _prose(text: str, width: int | None, colour: str = "") -> Iterator[Line]:

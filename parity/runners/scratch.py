@@ -16,14 +16,17 @@ from parity.runners.steps import Operation, Settle, walk
 from parity.spec import Spec
 from parity.trace import Trace, Weights
 from scratchnet import initializers, losses, optimizers
-from scratchnet.layers import Saved
+from scratchnet.activations import ActivationFunction
+from scratchnet.layers import Layer, Saved
 from scratchnet.registry import Entry
+from scratchnet.regularizers import Regularizer
 from scratchnet.sequential import Chain
 
 __all__ = [
     "Broken",
     "Network",
     "build",
+    "is_smooth",
     "keeps_state",
     "knows_optimizer",
     "labels",
@@ -31,6 +34,7 @@ __all__ = [
     "repeated",
     "replay",
     "require_indices",
+    "require_initializers",
     "require_labels",
     "run",
     "run_with",
@@ -125,6 +129,26 @@ def build(spec: Spec, custom_objects: Mapping[str, Any] | None = None) -> scratc
     if not chain.built:
         raise UsageError(f"{spec.name}: the config does not say the shape of the input; add keras.Input(shape) first")
     return chain
+
+
+def is_smooth(spec: Spec) -> bool:
+    """Whether nothing in the network has a kink, or chooses among equal inputs."""
+    chain, loss = build(spec.uninitialized(UNDRAWN)), losses.get(spec.loss)
+    penalties = [layer.regularizer_of(name) for layer in chain.layers for name in layer.weights]
+    return (
+        type(loss).two_sided is losses.Loss.two_sided
+        and all(type(layer).ties is Layer.ties for layer in chain.layers)
+        and all(type(layer.outer_activation).two_sided is ActivationFunction.two_sided for layer in chain.layers)
+        and all(each is None or type(each).two_sided is Regularizer.two_sided for each in penalties)
+    )
+
+
+def require_initializers(spec: Spec) -> None:
+    """That the initializers of a spec can be made, without any weight; raises what they raise."""
+    for entry in spec.config["layers"]:
+        for name, identifier in entry["config"].items():
+            if name.endswith("_initializer"):
+                initializers.get(identifier)
 
 
 def require_indices(network: Network, x: np.ndarray) -> None:

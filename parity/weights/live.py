@@ -78,11 +78,13 @@ def _of_torch(torch: Any, model: Any) -> Live:
             f"model: expected a torch.nn.Sequential; received {type(model).__name__}, whose forward pass "
             "may use its layers in any order; save its state_dict() and port the file"
         )
-    known = skeleton.of_torch(model)
     tensors = dict(model.state_dict(keep_vars=True))
+    _require_memory(torch, tensors)
+    known = skeleton.of_torch(model)
     arrays = {key: _torch_stored(key, tensor) for key, tensor in tensors.items()}
 
     def write(new: Mapping[str, np.ndarray]) -> None:
+        _require_writable(torch, {key: tensors[key] for key in new})
         _require_unshared(tensors, new)
         values = {
             key: _tensor(torch, array) for key, array in new.items()
@@ -117,6 +119,31 @@ def _tensor(torch: Any, array: np.ndarray) -> Any:
     return torch.from_numpy(bits)
 
 
+def _require_memory(torch: Any, tensors: Mapping[str, Any]) -> None:
+    for key, tensor in tensors.items():
+        if torch.nn.parameter.is_lazy(tensor):
+            raise UsageError(f"torch model: {key} has no shape yet; call the model once, with one batch")
+        if tensor.is_meta:
+            raise UsageError(
+                f"torch model: {key} is on the device meta and has no numbers; call model.to_empty(device)"
+            )
+
+
+def _require_writable(torch: Any, tensors: Mapping[str, Any]) -> None:
+    """`UsageError` where PyTorch would refuse, which would be after the tensors in front of it have changed."""
+    for key, tensor in tensors.items():
+        if tensor.is_inference() and not torch.is_inference_mode_enabled():
+            raise UsageError(
+                f"torch model: {key} was made in torch.inference_mode(), so it cannot be changed outside; make the "
+                "model outside; nothing was changed"
+            )
+        if any(size > 1 and not step for size, step in zip(tensor.shape, tensor.stride(), strict=True)):
+            raise UsageError(
+                f"torch model: {key} is an expanded tensor, several of its elements are one; clone() it; nothing was "
+                "changed"
+            )
+
+
 def _require_unshared(tensors: Mapping[str, Any], new: Mapping[str, np.ndarray]) -> None:
     """`UsageError` where two keys are one tensor and are to get different values: the second would win."""
     seen: dict[tuple[int, tuple[int, ...]], str] = {}
@@ -128,6 +155,32 @@ def _require_unshared(tensors: Mapping[str, Any], new: Mapping[str, np.ndarray])
                 f"torch model: {first} and {key} are one and the same tensor and would get different "
                 "values; nothing was changed"
             )
+    there = {key: _bits(tensors[key]) for key in new if tensors[key].device.type == "cpu"}
+    _require_apart("torch model", there, new)
+
+
+def _bits(tensor: Any) -> np.ndarray:
+    """A view of a tensor's memory, whatever its dtype is."""
+    import torch
+
+    signed = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return np.asarray(tensor.detach().view(signed[tensor.element_size()]).numpy())
+
+
+def _require_apart(name: str, there: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray]) -> None:
+    """`UsageError` where two arrays share memory and are not to get the same: the second would change the first."""
+    ends = {key: np.lib.array_utils.byte_bounds(array) for key, array in there.items() if array.size}
+    before: list[str] = []
+    for key in sorted(ends, key=ends.__getitem__):
+        before = [other for other in before if ends[other][1] > ends[key][0]]
+        for other in before:
+            one, two = there[other], there[key]
+            if np.shares_memory(one, two) and not (
+                (one.ctypes.data, one.shape, one.strides) == (two.ctypes.data, two.shape, two.strides)
+                and new[other].tobytes() == new[key].tobytes()
+            ):
+                raise UsageError(f"{name}: {other} and {key} share memory; give each its own; nothing was changed")
+        before.append(key)
 
 
 def _of_arrays(thing: Any) -> Live:
@@ -145,6 +198,11 @@ def _of_arrays(thing: Any) -> Live:
     name = f"the {type(thing).__name__} of arrays"
 
     def write(new: Mapping[str, np.ndarray]) -> None:
+        there = {key: array for key, array in parameters.read().items() if isinstance(array, np.ndarray)}
+        for key, array in there.items():
+            if not array.flags.writeable:
+                raise UsageError(f"{name}: {key} is read-only; give a copy; nothing was changed")
+        _require_apart(name, there, new)
         # Copied, since they may be parts of those that change.
         parameters.write({key: blocks.copied(array) for key, array in new.items()})
 

@@ -137,6 +137,8 @@ def parsed(text: str) -> Record:
             raise FileError(f"version: expected {VERSION}, received {shown(version)}")
         require_keys(data, {"version", "tensors", "state", "network", "expected", "why"})
         tensors, state = (_tensors(data, name) for name in ("tensors", "state"))
+        if not tensors:
+            raise FileError("tensors: expected at least one, received none")
         why = value(data, "why", str)
         if data["network"] is None or data["expected"] is None:
             return Record(tensors, why=why, state=state)

@@ -96,8 +96,9 @@ def step_to_keras(naming: str, slot: Slot) -> tuple[Transform, ...]:
     steps: list[Transform] = [] if axes == slot.axes else [Axes(axes, slot.axes)]
     if naming == "torch" and slot.unclear:
         raise UsageError(
-            f"{slot.key}: its rows went through a Permute or a Reshape and a Flatten, so in which order PyTorch would "
-            "have them is not known; port it between forms of Keras's, or from a network without these layers"
+            f"{slot.key}: its rows went through a Permute or a Reshape, or another layer that may move them, and a "
+            "Flatten, so in which order PyTorch would have them is not known; port it between forms of Keras's, or "
+            "from a network without these layers"
         )
     if naming == "torch" and slot.rows is not None:
         steps.append(Flattened(slot.rows.image, to_last=True))

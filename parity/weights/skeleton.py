@@ -55,7 +55,7 @@ class Rows(NamedTuple):
 @dataclass(frozen=True)
 class Slot:
     """One weight that a network has, in Keras's form. unclear: an axis runs over what was flattened after its axes had
-    been moved, so that PyTorch's order of it is not known."""
+    been moved, or moved after it was flattened, so that PyTorch's order of it is not known."""
 
     layer: str
     kind: str
@@ -121,21 +121,23 @@ def _assembled(name: str, layers: Iterable[_Layer], config: Mapping[str, Any] | 
         kinds[layer.name] = layer.kind
         if layer.epsilon is not None:
             epsilons[layer.name] = layer.epsilon
-        flattens = layer.kind == "Flatten" or (
-            layer.kind == "Reshape" and following is not None and len(following.input_shape) == 2
-        )
+        flat = len(layer.input_shape) == 2
+        reshapes = layer.kind == "Reshape" and following is not None and len(following.input_shape) == 2
+        flattens = (layer.kind == "Flatten" or reshapes) and not flat
         if layer.weights or (layer.kind in MOVING_AXES and not flattens):
             moved_axes = not layer.weights
         if flattens:
             image = _image(layer.input_shape)
-        elif len(layer.input_shape) != 2:
+        elif not flat:
             image = None
         made = [_slot(layer.name, layer.kind, role, shape, image) for role, shape in layer.weights.items()]
         slots += [replace(slot, unclear=after_moving and slot.rows is not None) for slot in made]
         if flattens:
             after_moving = moved_axes
-        elif layer.kind not in PER_FEATURE:
+        elif layer.kind == "Dense":
             image = None
+        elif image is not None and layer.kind not in PER_FEATURE and not reshapes:
+            after_moving = True  # what comes out of it may be in any order
     return Skeleton(name, kinds, tuple(slots), config, epsilons)
 
 
@@ -147,12 +149,15 @@ PER_FEATURE = (
     "BatchNormalization",
     "Dropout",
     "ELU",
+    "Flatten",
     "GaussianDropout",
     "GaussianNoise",
+    "Identity",
     "LayerNormalization",
     "LeakyReLU",
     "ReLU",
     "Softmax",
+    "UnitNormalization",
 )
 """Behind these, a flattened image has its elements where it had them before."""
 
@@ -319,7 +324,7 @@ def _leaves(module: Any, prefix: str) -> Iterable[tuple[str, Any]]:
     if type(module).__name__ != "Sequential":
         yield prefix, module
         return
-    for name, child in module.named_children():
+    for name, child in module._modules.items():  # `named_children` leaves out a module that is there twice
         yield from _leaves(child, f"{prefix}.{name}" if prefix else name)
 
 

@@ -132,7 +132,7 @@ def verify(path: str | Path) -> Verification:
 
 def hashed(record: Record, archive: Archive) -> Iterator[str]:
     """A sentence for each array that is missing, too much, or not the recorded one."""
-    for key, tensor in (record.tensors | record.state).items():
+    for key, tensor in {**record.tensors, **record.state}.items():
         if key not in archive.arrays:
             yield f"{key}: expected {tensor.dtype} {tensor.shape}, it is not there"
             continue

@@ -559,6 +559,18 @@ def test_github_gets_annotations_and_a_summary(replay, pytester, environment):
 
 
 @pytest.mark.tensorflow
+@pytest.mark.usefixtures("replay")
+def test_the_workers_of_xdist_leave_the_summary_to_the_process_that_sums_up(pytester, environment):
+    summary = pytester.path / "summary.md"
+    environment.setenv("GITHUB_ACTIONS", "true")
+    environment.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    pytester.runpytest_subprocess("-n", "2").assert_outcomes(passed=3)
+    text = summary.read_text(encoding="utf-8")
+    assert text.startswith("## parity: ✓ pass\n\n3 checks, none failed; ")
+    assert text.count("## parity") == 1
+
+
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("other", "message"),
     [

@@ -238,6 +238,9 @@ REASONS = {
 }
 
 
+SECOND_MOMENTS = ("velocity", "velocity_hat")
+"""Slots of Adam whose square root is taken."""
+
 # -- moving ------------------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +303,10 @@ def _one(
         raise refuse(f"{where}: expected float numbers; received {stored.dtype}")
     if not allow_nonfinite:
         require_finite(where, stored, refuse)
+    if name in SECOND_MOMENTS and np.any(stored < 0):
+        raise refuse(
+            f"{where}: expected a mean of squares; {np.count_nonzero(stored < 0)} of {stored.size} are below 0"
+        )
     typed, conversion = converted(where, stored, dtype or stored.dtype, refuse)
     array = place.arranged(origin.restored(typed))
     if not allow_nonfinite:

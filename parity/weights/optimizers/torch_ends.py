@@ -93,6 +93,11 @@ def live(model: Any, optimizer: Any, match: Match, to_write: bool) -> Holder:
     parameters = dict(model.named_parameters())
     given = set(map(id, group["params"]))
     weights = {w: held.keys[0] for w, held in match.held.items() if id(parameters.get(held.keys[0])) in given}
+    if not weights:
+        raise Refused(
+            f"optimizer: expected one of the model's parameters; received {len(given)} others: of another model, or of "
+            "this one before it was copied"
+        )
 
     def kept(key: str) -> Any:
         _, name, parameter = key.split("/")
@@ -101,6 +106,7 @@ def live(model: Any, optimizer: Any, match: Match, to_write: bool) -> Holder:
     found = _places(known, weights, match, _kept(known))
     if not to_write:
         found = {slot: place for slot, place in found.items() if kept(place.key) is not None}
+        _require_whole(known, found)
     steps = {int(s[STEP]) for p in parameters.values() if STEP in (s := optimizer.state.get(p, {}))}
 
     def put(arrays: Mapping[str, np.ndarray]) -> None:
@@ -131,6 +137,15 @@ def _kept(optimizer: Optimizer) -> list[str]:
         return ["momentum_buffer"] if optimizer.setting("momentum") else []
     hat = ["max_exp_avg_sq"] if optimizer.setting("amsgrad") else []
     return ["exp_avg", "exp_avg_sq", *hat]
+
+
+def _require_whole(optimizer: Optimizer, found: Mapping[Slot, Place]) -> None:
+    """Adam makes all its slots at once: a weight has each of them, or made no step."""
+    names = [slot for slot, name in SLOTS[optimizer.kind].items() if name in _kept(optimizer)]
+    for weight in dict.fromkeys(weight for _, weight in found):
+        lacking = [name for name in names if (name, weight) not in found]
+        if lacking:
+            raise Refused(f"optimizer: expected {' and '.join(names)} of {weight}; received no {', '.join(lacking)}")
 
 
 def _one(steps: set[int]) -> int | None:
@@ -182,6 +197,7 @@ def in_file(archive: Archive, config: Mapping[str, Any], match: Match, skeleton:
     weights = _numbered(group, archive, match, skeleton)
     found = _places(known, weights, match, _kept(known))
     found = {slot: place for slot, place in found.items() if place.key in archive.arrays}
+    _require_whole(known, found)
     for (name, weight), place in found.items():
         expected, received = archive.arrays[match.held[weight].keys[0]].shape, archive.arrays[place.key].shape
         if received != expected:

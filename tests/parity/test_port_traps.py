@@ -1,0 +1,202 @@
+"""Ports that went wrong, or were refused, before somebody tried: shared memory, modules that are there twice, layers
+between a Flatten and a Dense, optimizers of other models."""
+
+import json
+
+import numpy as np
+import pytest
+
+import parity
+from parity.errors import FileError, UsageError
+from parity.weights import formats
+from parity.weights.record import KEY
+from scratchnet import Sequential
+from scratchnet.layers import Conv2D, Dense, Flatten
+
+
+def drawn(layers, shape):
+    """Random weights everywhere, so that no two of them can be mistaken for each other."""
+    model = Sequential(layers)
+    model.build((None, *shape))
+    model.compile(loss="mse")
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.standard_normal(w.shape).astype(w.dtype) for w in model.get_weights()])
+    return model
+
+
+def squares():
+    return drawn([Dense(4, "tanh", name="a"), Dense(4, "tanh", name="b"), Dense(4, name="c")], (4,))
+
+
+def torch_squares(torch):
+    nn = torch.nn
+    return nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+
+
+def state(model):
+    return {key: tensor.detach().numpy().copy() for key, tensor in model.state_dict().items()}
+
+
+def unchanged(before, after):
+    return all(before[key].tobytes() == after[key].tobytes() for key in before)
+
+
+# -- rows behind a Flatten ---------------------------------------------------------------------------------------------
+
+
+def test_a_second_flatten_changes_nothing(torch):
+    model = drawn([Conv2D(3, 3, name="conv"), Flatten(), Flatten(), Dense(27, name="top")], (5, 5, 2))
+    nn = torch.nn
+    twin = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Flatten(), nn.Linear(27, 27))
+    report = parity.port(model, twin)
+    assert report.proof.passed, report.to_text()
+    assert any("as (channels, height, width)" in words for words in report.plan.steps[2].transforms)
+
+
+@pytest.mark.tensorflow
+def test_a_layer_that_may_move_flattened_rows_is_not_passed_over(keras, tmp_path):
+    """It once made the port forget the image, and wrote the rows in Keras's order under PyTorch's names."""
+    layers = keras.layers
+
+    def model(between):
+        return keras.Sequential(
+            [keras.Input((3, 4, 2)), layers.Flatten(), between, layers.Dense(24, use_bias=False, name="top")]
+        )
+
+    for same in (layers.Identity(), layers.Reshape((24,)), layers.UnitNormalization()):
+        plan = parity.port(model(same), tmp_path / "a.npz", naming="torch", dry_run=True).plan
+        assert any("as (channels, height, width)" in words for words in plan.steps[0].transforms)
+    backwards = layers.Lambda(lambda x: x[:, ::-1], output_shape=(24,))
+    with pytest.raises(UsageError, match="in which order PyTorch would have them is not known"):
+        parity.port(model(backwards), tmp_path / "a.npz", naming="torch", dry_run=True)
+
+
+def test_a_flatten_that_is_there_twice_counts_twice(torch, tmp_path):
+    nn = torch.nn
+    flat = nn.Flatten()
+    net = nn.Sequential(
+        nn.Conv2d(2, 3, 3),
+        flat,
+        nn.Linear(27, 8),
+        nn.Unflatten(1, (2, 2, 2)),
+        nn.Conv2d(2, 3, 1),
+        flat,
+        nn.Linear(12, 5),
+    )
+    steps = parity.port(net, tmp_path / "a.safetensors", naming="keras", dry_run=True).plan.steps
+    rows = [step.weight for step in steps if any("channels" in words for words in step.transforms)]
+    assert rows == ["2/kernel", "6/kernel"]
+
+
+# -- live ends ---------------------------------------------------------------------------------------------------------
+
+
+def expanded(torch, net):
+    net[2].weight.data = torch.zeros(1, 4).expand(4, 4)
+
+
+def overlapping(torch, net):
+    memory = torch.zeros(7, 4)
+    net[0].weight.data, net[2].weight.data = memory[:4], memory[3:]
+
+
+@pytest.mark.parametrize(("spoil", "message"), [(expanded, "expanded tensor"), (overlapping, "share memory")])
+def test_what_pytorch_would_refuse_is_refused_before_anything_changes(torch, spoil, message):
+    net = torch_squares(torch)
+    spoil(torch, net)
+    before = state(net)
+    with pytest.raises(UsageError, match=message):
+        parity.port(squares(), net)
+    assert unchanged(before, state(net))
+
+
+def test_tensors_side_by_side_in_one_memory_are_apart(torch):
+    net, memory = torch_squares(torch), torch.zeros(4, 8)
+    net[0].weight.data, net[2].weight.data = memory[:, ::2], memory[:, 1::2]
+    assert parity.port(squares(), net).proof.passed
+
+
+def test_inference_meta_and_lazy_tensors_are_refused(torch, tmp_path):
+    with torch.inference_mode():
+        net = torch_squares(torch)
+    with pytest.raises(UsageError, match="inference_mode"):
+        parity.port(squares(), net)
+    lazy = torch.nn.Sequential(torch.nn.LazyLinear(4))
+    for source, message in ((torch_squares(torch).to("meta"), "on the device meta"), (lazy, "has no shape yet")):
+        with pytest.raises(UsageError, match=message):
+            parity.port(source, tmp_path / "a.safetensors")
+
+
+def arrays():
+    weights = squares().get_weights()
+    return dict(zip(("W1", "b1", "W2", "b2", "W3", "b3"), (np.zeros_like(w) for w in weights), strict=True))
+
+
+def test_arrays_that_cannot_be_filled_are_refused_before_anything_changes():
+    one_is_read_only, one_in_another = arrays(), arrays()
+    one_is_read_only["b3"].flags.writeable = False
+    one_in_another["W2"] = one_in_another["W1"].T
+    for params, message in ((one_is_read_only, "b3 is read-only"), (one_in_another, "W1 and W2 share memory")):
+        with pytest.raises(UsageError, match=message):
+            parity.port(squares(), params, layout="rows")
+        assert not any(array.any() for array in params.values())
+
+
+def test_a_module_that_is_there_twice_is_no_wrong_port(torch):
+    nn = torch.nn
+    shared = nn.Linear(4, 4)
+    net = nn.Sequential(shared, nn.Tanh(), shared, nn.Tanh(), nn.Linear(4, 4))
+    model = squares()
+    proof = parity.port(net, model).proof
+    assert proof.passed
+    assert "0.weight and 2.weight are one tensor there" in proof.to_text()
+    x = np.random.default_rng(1).standard_normal((5, 4)).astype("float32")
+    assert np.allclose(model.predict(x), net(torch.from_numpy(x)).detach().numpy(), atol=1e-5)
+
+
+# -- optimizers --------------------------------------------------------------------------------------------------------
+
+
+def trained(torch, kind="SGD", **settings):
+    torch.manual_seed(0)
+    net = torch_squares(torch)
+    optimizer = getattr(torch.optim, kind)(net.parameters(), lr=0.125, **settings)
+    net(torch.randn(8, 4)).pow(2).mean().backward()
+    optimizer.step()
+    return net, optimizer
+
+
+def test_an_optimizer_of_another_model_is_refused(torch):
+    (_, optimizer), (net, _) = trained(torch, momentum=0.875), trained(torch, momentum=0.875)
+    model = squares()
+    model.compile({"class_name": "SGD", "config": {"learning_rate": 0.125, "momentum": 0.875}}, "mse")
+    for source, target in (((net, optimizer), model), (trained(torch, momentum=0.875), (net, optimizer))):
+        with pytest.raises(UsageError, match="expected one of the model's parameters; received 6 others"):
+            parity.port(source, target)
+
+
+def test_half_of_adam_and_a_negative_mean_of_squares_are_refused(torch, tmp_path):
+    net, optimizer = trained(torch, "Adam")
+    optimizer.state[net[2].bias]["exp_avg_sq"][1] *= -1
+    with pytest.raises(UsageError, match="expected a mean of squares; 1 of 4 are below 0"):
+        parity.port((net, optimizer), trained(torch, "Adam"))
+    del optimizer.state[net[2].bias]["exp_avg_sq"]
+    with pytest.raises(UsageError, match=r"momentum and velocity of 2/bias; received no velocity"):
+        parity.port((net, optimizer), trained(torch, "Adam"))
+    path = tmp_path / "a.pt"
+    torch.save({"model_state_dict": net.state_dict(), "optimizer_state_dict": optimizer.state_dict()}, path)
+    with pytest.raises(UsageError, match="received no velocity"):
+        parity.port(path, trained(torch, "Adam"))
+
+
+# -- records -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_of_no_arrays_is_not_a_pass(tmp_path):
+    path = tmp_path / "a.npz"
+    parity.port(squares(), path, proof=False)
+    metadata = formats.read(path).metadata
+    empty = json.loads(metadata[KEY]) | {"tensors": {}, "network": None, "expected": None}
+    formats.write(path, {}, {KEY: json.dumps(empty)})
+    with pytest.raises(FileError, match="tensors: expected at least one, received none"):
+        parity.verify(path)
