@@ -46,7 +46,7 @@ def of_numpy() -> dict[str, Any]:
     """What moves the last bits of NumPy: its side of a comparison, with no framework."""
     return {
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "numpy": np.__version__,
         "scipy": scipy.__version__,
         "blas": np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"],

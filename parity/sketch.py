@@ -1,4 +1,4 @@
-"""A large tensor in a few thousand numbers: enough to say whether another one is the same, not to say what it was.
+"""A large tensor in few numbers: enough to say whether another one is the same, not to say what it was.
 
 The elements are thrown into buckets, each with a sign, both drawn by a hash of its position; of each bucket the sum is
 kept (a count sketch: Charikar, Chen and Farach-Colton, 2002). Of two tensors, the sums differ by sum s_i d_i over the n
@@ -12,7 +12,8 @@ What is seen. A single element that is off by more than 2 min(n, t sqrt(n)) a, f
 same a, is seen: for the others to hide it, they would have to reach that bound themselves. With 64 elements in a bucket
 that are 128 budgets. A difference that is spread over the tensor is seen where its root mean square is above
 2 min(sqrt(n), t) a: |sum s_i d_i| is at least half of sqrt(sum d_i^2) with a probability of at least 3/16 in each
-bucket (Paley and Zygmund, 1932, with E X^4 <= 3 (E X^2)^2), so that all of the buckets miss it once in (16/13)^buckets.
+bucket (Paley and Zygmund, 1932, with E X^4 <= 3 (E X^2)^2), so that all of the buckets miss it once in (16/13)^buckets:
+with 64 of them, the fewest, once in 600,000.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 
 __all__ = ["Sketch", "Vouched", "buckets", "seen_from"]
 
-FEWEST = 2048  # 16 KiB; a power of two, so that the bits of the hash are divided evenly
+FEWEST = 64  # a power of two, so that the bits of the hash are divided evenly
 LOAD = 64  # elements in a bucket on average, at most: t^2, up to where the sum of what is allowed is the smaller bound
 DEVIATIONS = 8.0  # t
 

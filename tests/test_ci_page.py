@@ -89,3 +89,8 @@ def test_a_project_records_with_tensorflow_and_replays_without(project: Path) ->
     assert wrong.returncode == 1
     assert "tanh-derivative-not-squared" in wrong.stdout
     assert "dW1" in wrong.stdout
+
+    (project / "net.py").write_text(text.replace("5", "7"), encoding="utf-8")
+    changed = run(project, replay, tensorflow=False)
+    assert changed.returncode == 1
+    assert "is of the network as it was before: pytest test_net.py::test_my_network --parity-record" in changed.stdout

@@ -11,7 +11,7 @@ from parity import cases
 from parity.spec import Spec
 
 MODES = ("eager",)  # the others are compared live; a recording of each would double the files
-SKETCH_ABOVE = 3000  # elements: the kernels of the reference networks, and their gradients
+SKETCH_ABOVE = 1000  # elements: the kernels of the reference networks, their gradients, what lies between layers
 
 
 def named(spec: Spec) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from parity.errors import FileError
 from parity.pytest_plugin import summary
+from parity.pytest_plugin.result import failed
 from parity.pytest_plugin.summary import Told
 from parity.report import WORST, github
 from parity.report.markdown import code, plain
@@ -21,7 +22,7 @@ __all__ = ["tell"]
 def tell(terminal: pytest.TerminalReporter, told: Sequence[Told]) -> None:
     """told: the worst first."""
     for nodeid, result in told[:WORST]:
-        if result["message"]:
+        if failed(result):
             file = _from_repository(terminal.config.rootpath / nodeid.partition("::")[0])
             title = printable(f"parity: {summary.named(nodeid, result)}")
             line = github.annotation("error", result["message"], title=title, file=file, line=result["line"])
@@ -40,12 +41,12 @@ def _from_repository(path: Path) -> str:
 
 
 def _markdown(told: Sequence[Told]) -> Iterator[str]:
-    failed = any(result["message"] for _, result in told)
-    yield from (f"## parity: {'✗ fail' if failed else '✓ pass'}", "", plain(summary.totals(told)), "")
+    wrong = any(failed(result) for _, result in told)
+    yield from (f"## parity: {'✗ fail' if wrong else '✓ pass'}", "", plain(summary.totals(told)), "")
     yield from ("| | test | worst tensor | used | compared |", "| --- | --- | --- | --- | --- |")
     for nodeid, result in told[:WORST]:
         cells = (
-            "✗" if result["message"] else "✓",
+            "✗" if failed(result) else "-" if result["expected"] else "✓",
             code(summary.named(nodeid, result)),
             code(result["tensor"]) if result["tensor"] else "-",
             result["used"],
@@ -53,6 +54,6 @@ def _markdown(told: Sequence[Told]) -> Iterator[str]:
         )
         yield f"| {' | '.join(cells)} |"
     for nodeid, result in told[:WORST]:
-        if result["message"]:
+        if failed(result):
             yield from ("", f"{code(summary.named(nodeid, result))}", "")
             yield from (f"- {plain(line)}" for line in result["message"].splitlines())

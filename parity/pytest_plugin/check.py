@@ -79,8 +79,10 @@ class ParityCheck:
                 message = failure.of_report(report, self._against(report, golden, how), self._command(how))
         except ParityError as error:
             how = "missing" if how == "golden" and not self._path(golden).exists() else how
-            again = "record" if how in ("golden", "missing") and isinstance(error, FileError) else how
-            message = failure.of_error(error, self._path(golden), self._shown(golden), self._command(again))
+            ask = "record" if how in ("golden", "missing") and isinstance(error, FileError) else how
+            changed = ask == "golden" and isinstance(subject, Subject)  # it does not fit, or raises: so may a new one
+            again = self._command("record") if changed else ""
+            message = failure.of_error(error, self._path(golden), self._shown(golden), self._command(ask), again)
         self._keep(name, golden, how, report, message)
         if report is None or message:
             pytest.fail(message)
@@ -139,6 +141,7 @@ class ParityCheck:
             "golden": "" if how == "live" else golden,
             "shown": "" if how == "live" else self._shown(golden),
             "message": message,
+            "expected": False,
             "line": None if (line := self._item.location[1]) is None else line + 1,
         }
         self._item.stash.setdefault(RESULTS, []).append(result)

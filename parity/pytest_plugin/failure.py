@@ -31,11 +31,12 @@ def of_report(report: Report, against: str, command: str) -> str:
     return "\n".join([*_explained(report), f"compared with: {printable(against)}", f"reproduce: {command}"])
 
 
-def of_error(error: ParityError, path: Path, shown: str, command: str) -> str:
+def of_error(error: ParityError, path: Path, shown: str, command: str, again: str = "") -> str:
     """path: of the golden, which the message has as `shown`; command: what records it or what runs the test again,
-    unless the message has one."""
+    unless the message has one; again: what records it, where it may be of a network that has changed since."""
     said = str(error).replace(str(path), shown)
-    return said if said.endswith(command) else f"{said}\nrun: {command}"
+    said = said if said.endswith(command) else f"{said}\nrun: {command}"
+    return f"{said}\nif {shown} is of the network as it was before: {again}" if again else said
 
 
 def of_comparison(op: str, left: object, right: object) -> list[str] | None:

@@ -113,6 +113,9 @@ class Run:
             self.results.setdefault(report.nodeid, []).extend(found)
         if report.when == "call" and report.passed:
             self.passed.add(report.nodeid)
+        if report.when == "call" and not report.failed:  # xfail, or pytest.raises
+            for result in found:
+                result["expected"] = bool(result["message"])
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from parity.pytest_plugin.result import Result
+from parity.pytest_plugin.result import Result, failed
 
 __all__ = ["Told", "compared", "in_order", "named", "totals", "write"]
 
@@ -25,7 +25,7 @@ def write(terminal: pytest.TerminalReporter, results: Mapping[str, Sequence[Resu
     else:
         terminal.write_sep("=", "parity")
         for line, (_, result) in zip(_table(told), told, strict=True):
-            terminal.write_line(line, red=bool(result["message"]))
+            terminal.write_line(line, red=failed(result))
         terminal.write_line(totals(told))
         for golden in unused:
             terminal.write_line(f"unused: {golden}", yellow=True)
@@ -40,7 +40,7 @@ def write(terminal: pytest.TerminalReporter, results: Mapping[str, Sequence[Resu
 def in_order(results: Mapping[str, Sequence[Result]]) -> list[Told]:
     """What did not pass comes first, then what uses most of its budget."""
     told = [(nodeid, result) for nodeid, each in results.items() for result in each]
-    return sorted(told, key=lambda pair: (not pair[1]["message"], -pair[1]["budgets"], pair[0], pair[1]["name"]))
+    return sorted(told, key=lambda pair: (not failed(pair[1]), -pair[1]["budgets"], pair[0], pair[1]["name"]))
 
 
 def totals(told: Sequence[Told]) -> str:
@@ -48,12 +48,14 @@ def totals(told: Sequence[Told]) -> str:
     if not told:
         return "none checked"
     passed = [result for _, result in told if not result["message"]]
-    failed = len(told) - len(passed)
-    said = f"{len(told)} {'check' if len(told) == 1 else 'checks'}, {failed or 'none'} failed"
+    wrong = sum(failed(result) for _, result in told)
+    expected = len(told) - len(passed) - wrong
+    said = f"{len(told)} {'check' if len(told) == 1 else 'checks'}, {wrong or 'none'} failed"
+    said += f", {expected} as the test expected" if expected else ""
     if not passed:
         return said
     nearest = max(passed, key=lambda result: result["budgets"])
-    of_those = ", of those that passed" if failed else ""
+    of_those = ", of those that passed" if len(passed) < len(told) else ""
     return f"{said}; the most that is used of a budget{of_those}: {nearest['used']} ({nearest['tensor']})"
 
 

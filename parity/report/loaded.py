@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
+from math import inf, isnan
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -158,6 +159,18 @@ def _contradictions(document: Mapping[str, Any], report: Report) -> Iterator[tup
         yield from _different(f"checks[{position}].passed", data["passed"], check.passed)
     every = [finding for data in document["checks"] for finding in data["findings"]]
     yield from _different("findings", document["findings"], every)
+    for position, check in enumerate(report.checks):
+        for number, row in enumerate(check.rows):
+            if row.passed and (used := _used_by(row)) > 1:
+                yield f"checks[{position}].rows[{number}].budgets", row.budgets, used
+
+
+def _used_by(row: Row) -> float:
+    """What the difference of a row uses of what is allowed. An infinite budget allows everything, and where a right
+    result overflows, a NaN stands in its place, as in `parity.compare`."""
+    if row.outside or row.allowed == 0 < row.difference:
+        return inf
+    return 0.0 if row.difference == 0 or isnan(row.allowed) else row.difference / row.allowed
 
 
 def _different(key: str, received: Any, judged: Any) -> Iterator[tuple[str, Any, Any]]:

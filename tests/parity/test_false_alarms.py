@@ -11,11 +11,10 @@ from scratchnet import Sequential
 from scratchnet.layers import Conv2D, Dense, Flatten
 
 
-@pytest.mark.parametrize("layer", [lambda: Conv2D(17, 1, name="layer"), lambda: Dense(17, name="layer")])
-def test_pytorch_begins_a_sum_with_the_bias(layer, torch):
+def test_pytorch_begins_a_sum_with_the_bias(torch):
     """Small inputs behind a large bias: nearly all of the rounding is of the bias, once for each term."""
-    model = Sequential([layer(), Flatten(), Dense(3)])
-    model.build((None, 4, 4, 16) if "Conv" in type(model.layers[0]).__name__ else (None, 16))
+    model = Sequential([Conv2D(17, 1), Flatten(), Dense(3)])
+    model.build((None, 4, 4, 16))
     spec = Spec("biased", model.get_config(), "mse", training=False).with_dtype("float32")
     rng = np.random.default_rng(0)
     x = (0.01 * rng.standard_normal((64, *model.layers[0].input_shape[1:]))).astype("float32")

@@ -287,7 +287,7 @@ def tensors(edit: Callable[[dict[str, Any]], Any], run: int = 0) -> Edit:
     return recorded(lambda r: edit(r["runs"][run]["tensors"]))
 
 
-def sketch(shape: Any, size: int = 2048) -> Edit:
+def sketch(shape: Any, size: int = 64) -> Edit:
     def edit(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         about = {"sketch": put(arrays, np.zeros(size)), "shape": shape, "dtype": "float64", "seed": 0}
         run = next(r for r in document["recordings"][0]["runs"] if r["dtype"] == "float64")
@@ -418,7 +418,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "a sketch with a size below nothing": (sketch([-1]), "shape: expected a list of sizes, received [-1]"),
     "a sketch with half an element": (sketch([1.5]), "shape: expected a list of sizes, received [1.5]"),
     "a sketch of another shape": (sketch([11, 6]), "dense/kernel.gradient: expected float64 of shape (11, 5); "),
-    "a sketch of too few sums": (sketch([11, 5], 7), "expected 2048 float64 sums, received float64 (7,)"),
+    "a sketch of too few sums": (sketch([11, 5], 7), "expected 64 float64 sums, received float64 (7,)"),
     "steps of another network": (
         lambda d, a: d["recordings"][0].update(steps=[{"loss": put(a, np.float64(1))}]),
         "step 1: expected loss, dense/kernel, dense/bias, dense_1/kernel, dense_1/bias; received loss",

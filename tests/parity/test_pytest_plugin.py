@@ -558,6 +558,25 @@ def test_github_gets_annotations_and_a_summary(replay, pytester, environment):
     assert "## parity: ✓ pass" in summary.read_text(encoding="utf-8")
 
 
+def test_a_failure_that_a_test_expects_is_none(project, pytester, environment):
+    summary = pytester.path / "summary.md"
+    environment.setenv("GITHUB_ACTIONS", "true")
+    environment.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    run = project(
+        f"import pytest\n@pytest.mark.xfail(strict=True)\n{CHECK}"
+        "def test_raises(parity_check):\n"
+        "    with pytest.raises(pytest.fail.Exception):\n"
+        "        parity_check('activation-tanh')\n"
+    )
+    result = run()
+    result.assert_outcomes(passed=1, xfailed=1)
+    assert lines(result, "2 checks") == ["2 checks, none failed, 2 as the test expected"]
+    assert not lines(result, "::error")
+    text = summary.read_text(encoding="utf-8")
+    assert text.startswith("## parity: ✓ pass\n")
+    assert text.count("\n| - | ") == 2
+
+
 @pytest.mark.tensorflow
 @pytest.mark.usefixtures("replay")
 def test_the_workers_of_xdist_leave_the_summary_to_the_process_that_sums_up(pytester, environment):

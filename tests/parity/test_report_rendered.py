@@ -280,6 +280,12 @@ def test_the_wrong_tensors_are_annotated_the_first_one_first():
     )
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_has_no_relative_error(value):
+    (line,) = github.annotations_of(report(check(row(subject=value))))
+    assert line.endswith(f"scratchnet {value}, Keras 1, 1e-06 allowed")
+
+
 def test_ten_annotations_at_most():
     shown = [re.search(r"layer_\d\d", line)[0] for line in github.annotations_of(MANY)]
     assert shown == ["layer_02", *(f"layer_{i}" for i in range(39, 30, -1))]

@@ -301,6 +301,16 @@ def test_a_document_that_contradicts_its_rows_is_not_believed(saved, document, p
     assert "it was changed after it was written" in str(error.value)
 
 
+@pytest.mark.parametrize("also", [{}, {"outside": 0}, {"difference": 0.0}])
+def test_a_share_that_is_changed_wherever_it_is_said_still_contradicts_its_row(saved, also):
+    document = copy.deepcopy(FAILED)
+    document |= {"verdict": "pass", "passed": True, "sentence": "Yes: all is well.", "findings": []}
+    document["checks"][1] |= {"passed": True, "findings": []}
+    document["checks"][1]["rows"][1] |= {"budgets": 0.5, **also}
+    with pytest.raises(FileError, match=re.escape("run.json: checks[1].rows[1].budgets: the rows say ")):
+        load(saved(document))
+
+
 def test_a_sentence_may_be_worded_otherwise(saved):
     document = {**FAILED, "sentence": "No: as an earlier release put it."}
     assert load(saved(document)).sentence == FAILED["sentence"]
