@@ -37,7 +37,7 @@ from parity.runners.reference import Reference
 from parity.runners.steps import Operation
 from parity.sketch import Vouched
 from parity.spec import DTYPES, Spec
-from parity.subjects import Subject
+from parity.subjects import Subject, require_subject
 from parity.trace import Place, Trace, Weights, flow
 
 __all__ = ["Problem", "check", "judged", "problems"]
@@ -87,11 +87,7 @@ def check(
     if not modes or any(mode not in keras.MODES for mode in modes):
         raise UsageError(f"modes: expected some of {', '.join(keras.MODES)}; received {modes!r}")
     loss = models.as_data(loss)
-    if not (subject is None or isinstance(subject, Subject)):
-        raise UsageError(
-            f"subject: expected what parity.subject(...) returns; received {type(subject).__name__}. Without a network "
-            "of your own: parity.check(model, x=x, y=y)"
-        )
+    require_subject(subject)
     inputs = Inputs(x, y, data, batch or BATCH, seed)
     posed = problems(models.resolve(model, loss, seed), inputs, modes, training, only_scratchnet=subject is None)
     checks = [check for problem in posed for check in judged(problem, subject, dtype, modes, keras, progress)]

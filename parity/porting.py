@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from parity import compare, models, pipeline
+from parity import compare, models, pipeline, trace
 from parity.compare import Row
 from parity.errors import NothingConcluded, ParityError
 from parity.inputs import representable
 from parity.runners import keras, live_torch, scratch, torch
 from parity.spec import DTYPES, Spec
-from parity.trace import Trace, Weights, flow
+from parity.trace import Place, Trace, Weights, flow
 from parity.weights import expectation, networks, state_proof, verification
 from parity.weights import port as ports
 from parity.weights.expectation import Unrunnable
@@ -93,7 +93,9 @@ def _proved(ported: Ported, report: PortReport, record: Record, found: Trace | N
     said = [f"not what was meant: {', '.join(wrong)}" if wrong else f"{count} read back, bit for bit"]
     runs: list[Run] = []
     if record.network is None or found is None:
-        said.append(f"the network was not run: {record.why}")
+        said.append(f"the network was not run: {record.why or verification.NO_NETWORK}")
+        runs, notes = _both_in_torch(ported, report)
+        said += [run.sentence for run in runs] + notes
     elif not wrong:
         weights = expectation.restored(ported.skeleton, archive.arrays, record.network)
         runs, notes = _run_by_all(ported, report, record, archive, weights)
@@ -136,6 +138,10 @@ def _live_torch(ported: Ported, report: PortReport, record: Record, weights: Wei
             continue
         ends = {step.weight: step.targets if side == "target" else step.sources for step in ported.plan.steps}
         keys = {weight: arrays[0].key for weight, arrays in ends.items()}
+        hooks = live_torch.hooked(live.owner)
+        if hooked := [weight for weight, key in keys.items() if key in hooks]:
+            runs.append(Run(name, tuple(_incomparable(trace.gradient(weight), HOOK) for weight in hooked)))
+            continue
         if one := _shared(live.owner, keys):
             said.append(f"{name}: not run: {' and '.join(one)} are one tensor there, which a step changes as one")
             continue
@@ -145,12 +151,66 @@ def _live_torch(ported: Ported, report: PortReport, record: Record, weights: Wei
             said.append(f"{name}: not run: {error}")
             continue
         except (RuntimeError, TypeError, ValueError, IndexError) as error:  # whatever its layers say of these samples
-            why = (str(error).splitlines() or [type(error).__name__])[0]
-            said.append(f"{name}: does not take the designed probe: {why}")
+            _untaken(name, live.owner, error, runs, said)
             continue
         runs.append(Run(name, tuple(rows)))
         said += [f"{name}: {note}"] * bool(note)
         said += [f"{name}: {NO_WEIGHT}"] * (not runs[-1].passed)
+    return runs, said
+
+
+HOOK = "its parameter has a hook, which makes of the gradient whatever it wants; remove it, port, and put it back"
+
+
+def _incomparable(tensor: str, why: str) -> Row:
+    return compare.incomparable(Place(tensor, "the PyTorch model", "forward"), (), why)
+
+
+def _untaken(name: str, model: Any, error: Exception, runs: list[Run], said: list[str]) -> None:
+    """What it means that a model does not take the samples of its network: that it is another network, unless it has
+    modules that may want them in another form."""
+    why = f"does not take the designed probe: {(str(error).splitlines() or [type(error).__name__])[0]}"
+    if strange := live_torch.strange(model):
+        said.append(f"{name}: not run, it {why}; what {', '.join(strange)} takes is not known")
+    else:
+        runs.append(Run(name, (_incomparable("outputs", why),)))
+
+
+def _both_in_torch(ported: Ported, report: PortReport) -> tuple[list[Run], list[str]]:
+    """The outputs of two live PyTorch models for one designed probe, where no config says what network they are; and
+    notes. Nothing where not both ends are such models."""
+    ends = ported.source.live, ported.target.live
+    if not all(live is not None and live.naming == "torch" for live in ends):
+        return [], []
+    source, target = (live.owner for live in ends if live is not None)
+    name, runs, said = "the two PyTorch models on one designed probe, float64", list[Run](), list[str]()
+    if any(each.changed for each in report.conversions.values()):
+        return [], [f"{name}: not run, since weights were rounded on their way"]
+    try:
+        x = live_torch.samples_for(source, SEED)
+        ends_in = live_torch.end_of(source), live_torch.end_of(target)
+        logits = ends_in[0] != ends_in[1] and ("" in ends_in or "Sigmoid" not in ends_in)
+        expected = live_torch.outputs(source, x, logits)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        return [], [f"{name}: nothing was run, only the bits were compared: {why}"]
+    try:
+        computed = live_torch.outputs(target, x, logits)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        _untaken(name, target, error, runs, said)
+        return runs, said
+    place = Place("outputs", "the PyTorch model", "forward")
+    if not np.all(np.isfinite(expected)):
+        return [], [f"{name}: nothing was compared: the outputs of the source are not finite"]
+    allowed = compare.gate(Trace({place.tensor: expected}), [place])[place.tensor]
+    runs.append(Run(name, (compare.judge(place, computed, expected, allowed),)))
+    said += [f"{name}: {NO_WEIGHT}"] * (not runs[0].passed)
+    if logits:
+        said.append(
+            f"{name}: {' and '.join(end or 'nothing' for end in ends_in)} behind the logits, which were compared"
+        )
+    if hooked := [*live_torch.hooked(source), *live_torch.hooked(target)]:
+        said.append(f"{name}: hooks on the gradients of {', '.join(dict.fromkeys(hooked))} were not run")
     return runs, said
 
 

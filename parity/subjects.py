@@ -20,7 +20,7 @@ from parity.errors import FileError, UsageError
 from parity.gradients import Gradients
 from parity.parameters import Parameters, flattened
 
-__all__ = ["Pass", "Subject", "load", "subject"]
+__all__ = ["Pass", "Subject", "load", "require_subject", "subject"]
 
 METHODS = {
     "forward": (
@@ -191,6 +191,15 @@ class Pass:
     kept: Mapping[str, np.ndarray]
     changed: tuple[tuple[str, str], ...]
     choices: int = 1
+
+
+def require_subject(given: Any) -> None:
+    """UsageError for what is neither None nor made by `subject`."""
+    if not (given is None or isinstance(given, Subject)):
+        raise UsageError(
+            f"subject: expected what parity.subject(...) returns; received {type(given).__name__}. Without a network "
+            "of your own leave it out, and give samples as x=x, y=y"
+        )
 
 
 @dataclass(frozen=True)

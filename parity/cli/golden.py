@@ -26,8 +26,8 @@ __all__ = ["goldens", "record", "replay"]
 @click.option("--steps", type=click.IntRange(min=0), default=0, metavar="N", show_default=True,
               help="Record the first steps of training, too.")  # fmt: skip
 @click.option("--sketch-above", type=int, metavar="N",
-              help="Keep a tensor of more elements as a sketch, a sum for 64 of them, and designed weights as their seed. "
-              "Default: never.")  # fmt: skip
+              help="Keep a tensor of more elements as a sketch, a sum for 64 of them, and designed weights as their "
+              "seed. Default: never.")  # fmt: skip
 def record(
     model: str,
     golden: str,

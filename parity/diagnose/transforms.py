@@ -65,7 +65,7 @@ def factor(wrong: Wrong) -> Cause | None:
     if found is None:
         return None
     guess = np.asarray(right * found.value)
-    return Cause(found.code, found.text(name), name, f"{found.value:.4g} * {name}", wrong.explains(guess))
+    return Cause(found.code, found.text(name), name, f"{found.digits} * {name}", wrong.explains(guess))
 
 
 def named_factor(wrong: Wrong) -> Factor | None:
@@ -164,9 +164,13 @@ class Factor:
         facts = [FACTS[name].format(size) for name, size in sizes.items() if name in FACTS]
         return (f" and {' and '.join(facts)}" if facts else "") + self.equal
 
+    @property
+    def digits(self) -> str:
+        """So many that a factor of nearly one is not shown as 1."""
+        return f"{self.value:.4g}" if abs(self.value - 1) > 1e-3 else f"{self.value:.12g}"
+
     def text(self, tensor: str) -> str:
-        shown = f"{self.value:.4g}" if abs(self.value - 1) > 1e-3 else f"{self.value:.12g}"
-        return f"{tensor} is {shown} times TensorFlow's{self.because}: {' and '.join(self._advice())}"
+        return f"{tensor} is {self.digits} times TensorFlow's{self.because}: {' and '.join(self._advice())}"
 
     def _advice(self) -> Iterator[str]:
         if not self.known:

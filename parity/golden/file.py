@@ -257,7 +257,8 @@ def _read_tensor(name: str, about: Any, arrays: Mapping[str, np.ndarray]) -> Ten
     shape = tuple(_sizes(about, "shape"))
     size = buckets(math.prod(shape))
     if sums.dtype != np.float64 or sums.shape != (size,):
-        raise FileError(f"{shown(name)}: expected {size} float64 sums, received {sums.dtype} {sums.shape}")
+        raise FileError(f"{shown(name)}: expected {size} float64 sums, received {sums.dtype} {sums.shape}; record "
+                        "it again with this version of parity")  # fmt: skip
     return Sketch(shape, _dtype(about), value(about, "seed", int), sums)
 
 

@@ -103,7 +103,7 @@ def lines(goldens: Sequence[Found], removed: Sequence[Path]) -> Iterator[str]:
         if each.problem:
             yield printable(f"  cannot be used: {each.problem}")
     size = sum(each.size for each in goldens)
-    yield f"{len(goldens)} goldens, {size / 1024:,.0f} KiB"
+    yield f"{len(goldens)} golden{'s' * (len(goldens) != 1)}, {size / 1024:,.0f} KiB"
 
 
 def _sentence(recording: Mapping[str, Any]) -> str:

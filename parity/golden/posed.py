@@ -49,6 +49,7 @@ def posed(recording: Recording) -> Problem:
         _require_step(number, step, shapes)
     _require_labels(recording, network)
     weights = _weights(recording)
+    _require_gradients(recording, network, weights)
     missing = [key for key in _keys(recording, network, weights) if key not in {run.key for run in recording.runs}]
     if missing:
         _, dtype, mode = missing[0]
@@ -154,8 +155,9 @@ def _require_tensors(
 ) -> None:
     """That a run has the tensors of this network, each in its shape and in the dtype of the run."""
     ends = output(network.layers[-1].name)
-    if LOSS not in run.tensors or ends not in run.tensors:
-        raise FileError(f"expected the tensors {LOSS} and {ends}, received {shown(list(run.tensors))}")
+    for name in (LOSS, *(output(layer.name) for layer in network.layers)):
+        if name not in run.tensors:
+            raise FileError(f"expected the tensor {name}, received {shown(list(run.tensors))}")
     first = next(each for each in recording.runs if each.mode == run.mode)  # Keras caches logits in another way in each
     if other := [name for name in run.tensors.keys() ^ first.tensors.keys() if not _left_out(name, run, first)]:
         raise FileError(f"expected the tensors of the first run; {shown(sorted(other))} are in one of them only")
@@ -173,6 +175,30 @@ def _require_tensors(
             )
         if recording.described is not None and isinstance(tensor, Sketch):
             raise FileError(f"{name}: expected an array, since scratchnet does not have all layers; received a sketch")
+
+
+def _require_gradients(recording: Recording, network: Network, weights: Weights) -> None:
+    """That every run has the gradient by every weight, and what a step makes of it: what is not there is not compared.
+    Keras gives none by a weight that the loss does not depend on, as behind a dropout of everything."""
+    trained = [f"{layer.name}/{weight}" for layer in network.layers for weight in layer.weights]
+    steps = [updated] if recording.spec.optimizer is not None else []
+    missing = {
+        name: weight
+        for run in recording.runs
+        for weight in trained
+        for name in (gradient(weight), *(step(weight) for step in steps))
+        if name not in run.tensors and not _left_out(name, run)
+    }
+    if not missing:
+        return
+    moving = set(missing)
+    if recording.described is None:
+        wide = {name: array.astype(np.float64) for name, array in weights.items()}
+        found = scratch.run(recording.spec.with_dtype("float64"), wide, recording.x, recording.y)
+        moving = {name for name, weight in missing.items() if np.any(found[gradient(weight)])}
+    if moving:
+        first = next(name for name in missing if name in moving)
+        raise FileError(f"{first}: expected in every run, it is not there; record it again")
 
 
 def _left_out(name: str, *runs: Run) -> bool:

@@ -26,7 +26,7 @@ from parity.runners import keras
 from parity.runners.scratch import Network
 from parity.sketch import Sketch
 from parity.spec import Spec
-from parity.subjects import Subject
+from parity.subjects import Subject, require_subject
 from parity.trace import INPUT, Trace, Weights, gradient, of_samples
 
 __all__ = ["Recorded", "record", "run_of"]
@@ -86,6 +86,7 @@ def record(
     """
     if model is None:
         raise UsageError("model: expected the network to record; received None")
+    require_subject(subject)
     steps, above = (
         whole_number("steps", steps, 0),
         None if sketch_above is None else whole_number("sketch_above", sketch_above, 1),

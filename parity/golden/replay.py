@@ -23,7 +23,7 @@ from parity.runners import scratch
 from parity.runners.scratch import Network
 from parity.sketch import Sketch, Vouched
 from parity.spec import Spec
-from parity.subjects import Subject
+from parity.subjects import Subject, require_subject
 from parity.trace import INPUT, Trace, Weights
 from parity.weights.formats import limits
 from scratchnet import losses, optimizers
@@ -47,11 +47,14 @@ def replay(
     have to be of, as in `parity.check`; None to take them as they are.
     FileError for a golden that is missing, damaged, edited, of a later version, of another network or other samples.
     """
+    require_subject(subject)
+    loss = models.as_data(loss)
     checks: list[Check] = []
     recordings: list[Recording] = []
     conditions = []
-    for each in _files(path):
-        golden = file.read(each)
+    files = list(_files(path))
+    for each in files:
+        golden = _read(each, len(files))
         with limits.blamed(each):
             problems = [_posed(recording) for recording in golden.recordings]
             if model is not None:
@@ -71,6 +74,14 @@ def replay(
         command=_command(path, subject),
         environment={**environment.of_numpy(), **_together(conditions)},
     )
+
+
+def _read(path: Path, among: int) -> Golden:
+    try:
+        return file.read(path)
+    except FileError as error:
+        all_of_them = f"; nothing was judged; parity goldens --verify {path.parent} names all that cannot be used"
+        raise FileError(f"{error}{all_of_them * (among > 1)}") from error
 
 
 def _together(conditions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

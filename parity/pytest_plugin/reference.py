@@ -9,12 +9,12 @@ from typing import Any
 
 import parity
 from parity.config import Config
-from parity.errors import FileError, UsageError
+from parity.errors import FileError
 from parity.golden import file
 from parity.inputs import Preferred
 from parity.report import Report
 from parity.runners import tensorflow
-from parity.subjects import Subject
+from parity.subjects import Subject, require_subject
 
 __all__ = ["Asked", "live", "recorded", "replayed"]
 
@@ -35,11 +35,7 @@ class Asked:
     project: Config
 
     def __post_init__(self) -> None:
-        if not (self.subject is None or isinstance(self.subject, Subject)):
-            raise UsageError(
-                "subject: expected what parity.subject(...) returns; received "
-                f"{type(self.subject).__name__}. Without a network of your own: parity_check(model, x=x, y=y)"
-            )
+        require_subject(self.subject)
 
     @property
     def is_deferred(self) -> bool:
@@ -47,10 +43,14 @@ class Asked:
         return callable(self.model) and not hasattr(self.model, "get_config")
 
     def made(self) -> Any:
-        """The model. NothingConcluded where Keras is not at hand: what makes a model may import it."""
+        """The model. NothingConcluded where Keras is not at hand: what makes a model may import it. Keras counts the
+        names of a process from the beginning, so that a golden does not depend on the tests before it."""
         __tracebackhide__ = True
-        tensorflow.imported()
-        return self.model() if self.is_deferred else self.model
+        _, keras = tensorflow.imported()
+        if not self.is_deferred:
+            return self.model
+        keras.utils.clear_session(free_memory=False)
+        return self.model()
 
     def settled(self, *names: str) -> dict[str, Any]:
         """These settings: what the test says, or what the project has settled."""

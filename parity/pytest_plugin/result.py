@@ -29,8 +29,6 @@ class Result(TypedDict):
     line: int | None
 
 
-
-
 def failed(result: Result) -> bool:
     """Whether a check did not pass, and its test not either."""
     return bool(result["message"]) and not result["expected"]

@@ -136,8 +136,8 @@ class Run:
             self.unused = unused.noted(self, exitstatus)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Once: a worker of pytest-xdist has a reporter of its own, whose text nobody sees, and would add its part of the
-        tests to the step summary of GitHub."""
+        """Once: a worker of pytest-xdist has a reporter of its own, whose text nobody sees, and would add its part of
+        the tests to the step summary of GitHub."""
         if not hasattr(self.config, "workeroutput") and (self.results or self.unused):
             from parity.pytest_plugin import summary
 

@@ -23,7 +23,7 @@ from parity.weights.sides import named, step_to_keras
 from parity.weights.skeleton import PER_FEATURE, Slot
 from parity.weights.transforms import Flattened, applied, undone
 
-__all__ = ["Image", "Seen", "imported", "logits_at", "loss_of", "run", "samples", "traced"]
+__all__ = ["Image", "Seen", "image_at_end", "imported", "logits_at", "loss_of", "run", "samples", "traced"]
 
 Image = tuple[int, int, int]
 
@@ -74,6 +74,15 @@ class Seen:
             return np.ascontiguousarray(np.moveaxis(found, 1, -1))
         return found if self.image is None else Flattened(self.image, to_last=True).apply(found.T).T
 
+    @property
+    def channels_last(self) -> Any:
+        """The tensor in Keras's form, with its gradient: a loss compares it with labels, which are in that form."""
+        if self.tensor.ndim == 4:
+            return self.tensor.movedim(1, -1)
+        if self.image is None:
+            return self.tensor
+        return self.tensor.unflatten(1, (self.image[2], -1)).transpose(1, 2).flatten(1)
+
 
 def run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, held: Held = as_tensorflow) -> Trace:
     """One step of a fresh PyTorch network with these weights, in the dtype of the spec.
@@ -85,16 +94,21 @@ def run(spec: Spec, weights: Weights, x: np.ndarray, y: np.ndarray, held: Held =
     with torch.inference_mode(False), torch.enable_grad():
         parts = _built(torch, spec, weights, x, held)
         seen = {trace.INPUT: Seen(samples(torch, spec, x))}
-        h = seen[trace.INPUT].tensor
+        out = seen[trace.INPUT]
         for part in parts:
-            h = _called(part.modules, h)
-            seen[part.tensor] = Seen(h, part.image)
+            out = seen[part.tensor] = Seen(_called(part.modules, out.tensor), part.image)
         pairs = [pair for part in parts for pair in part.parameters()]
         logits = logits_at(spec.config["layers"])
-        loss = loss_of(torch, spec, y, h, seen[logits[0]].tensor if logits else None, pairs, held)
+        loss = loss_of(torch, spec, y, out, seen[logits[0]] if logits else None, pairs, held)
         tensors = traced(torch, spec, seen, loss, pairs, held)
     conditions = {"runner": "torch", "dtype": spec.dtype, "torch": str(torch.__version__)}
     return Trace({**tensors, trace.INPUT: x}, conditions)
+
+
+def image_at_end(spec: Spec, x: np.ndarray) -> Image | None:
+    """The image that the outputs run over, if they are a flattened one. `NothingConcluded` as `run`."""
+    torch = imported()
+    return _built(torch, spec, None, x, float)[-1].image
 
 
 def samples(torch: Any, spec: Spec, x: np.ndarray) -> Any:
@@ -109,8 +123,9 @@ def samples(torch: Any, spec: Spec, x: np.ndarray) -> Any:
 # -- building ----------------------------------------------------------------------------------------------------------
 
 
-def _built(torch: Any, spec: Spec, weights: Mapping[str, np.ndarray], x: np.ndarray, held: Held) -> list[Part]:
-    """The parts of the network, with these weights. Shapes are worked out on a device without memory."""
+def _built(torch: Any, spec: Spec, weights: Weights | None, x: np.ndarray, held: Held) -> list[Part]:
+    """The parts of the network, with these weights, or without any. Shapes are worked out on a device without
+    memory."""
     try:
         by_layer = networks.skeleton_of(spec.config, spec.name).by_layer
     except UsageError as error:
@@ -123,7 +138,9 @@ def _built(torch: Any, spec: Spec, weights: Mapping[str, np.ndarray], x: np.ndar
             try:
                 _require_inference(spec, entry)
                 made, h = _layer(torch, spec, entry, slots, h, held)
-                _load(torch, made[0].modules[-1], slots, weights, spec.dtype, entry["config"].get("trainable", True))
+                trained = entry["config"].get("trainable", True)
+                if weights is not None:
+                    _load(torch, made[0].modules[-1], slots, weights, spec.dtype, trained)
             except (Refused, UsageError) as error:
                 raise NothingConcluded(f"{entry['class_name']} {entry['config']['name']!r}: {error}") from error
             parts += made
@@ -208,10 +225,16 @@ def logits_at(entries: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
 
 
 def loss_of(
-    torch: Any, spec: Spec, y: np.ndarray, p: Any, z: Any, pairs: Sequence[tuple[Slot, Any]], held: Held
+    torch: Any,
+    spec: Spec,
+    y: np.ndarray,
+    p: Seen,
+    z: Seen | None,
+    pairs: Sequence[tuple[Slot, Any]],
+    held: Held,
 ) -> Any:
     """The loss of the outputs p, of logits z where there are some, and the penalties on the weights."""
-    total = torch_losses.loss(torch, spec.loss, y, p, z)
+    total = torch_losses.loss(torch, spec.loss, y, p.channels_last, None if z is None else z.channels_last)
     settings = {entry["config"].get("name"): entry["config"] for entry in spec.config["layers"]}
     for slot, tensor in pairs:
         regularizer = settings[slot.layer].get(f"{slot.role}_regularizer")

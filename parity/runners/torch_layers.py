@@ -217,9 +217,12 @@ def _relu(torch: Any, settings: Any, shapes: Any, h: Any, held: Held) -> Modules
         return [torch.nn.ReLU6()]
 
     def formula(x: Any) -> Any:
-        y = torch.where(x > t, x, torch.zeros_like(x))
-        y = y if settings.get("max_value") is None else torch.clamp(y, max=limit)
-        return y - slope * torch.clamp(t - x, min=0)
+        if limit == 6 and not t:  # whose gradient Keras takes in its own way, too: none at 6, where a clip passes it
+            y = torch.nn.functional.relu6(x)
+        else:
+            y = torch.where(x > t, x, torch.zeros_like(x))
+            y = y if settings.get("max_value") is None else torch.clamp(y, max=limit)
+        return y - slope * torch.relu(t - x)  # no gradient at the threshold, where `clamp` would pass it
 
     return [_function(torch, formula)]
 

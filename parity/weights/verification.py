@@ -150,7 +150,7 @@ def compared(record: Record, archive: Archive) -> tuple[tuple[Run, ...], tuple[s
     """What the network computes with the arrays of a file, whatever their hashes are, against what is expected; and
     notes on what could not be done. `FileError` for a record whose network cannot be built or run."""
     if record.network is None or record.expected is None:
-        return (), (f"the network was not run: {record.why}",)
+        return (), (f"the network was not run: {record.why or NO_NETWORK}",)
     if any(key not in archive.arrays or archive.arrays[key].shape != t.shape for key, t in record.tensors.items()):
         return (), ("the network was not run, since the arrays do not have the recorded shapes",)
     arrays = {key: archive.arrays[key] for key in record.tensors}
@@ -178,6 +178,9 @@ def compared(record: Record, archive: Archive) -> tuple[tuple[Run, ...], tuple[s
         except NothingConcluded as error:
             notes.append(f"not run in {runner}: {error}")
     return tuple(found), tuple(notes)
+
+
+NO_NETWORK = "the parity record has neither a network with expected outputs nor a reason"
 
 
 def runs() -> Mapping[str, Callable[[Spec, Weights, np.ndarray, np.ndarray], Trace]]:

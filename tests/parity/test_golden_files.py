@@ -287,6 +287,11 @@ def tensors(edit: Callable[[dict[str, Any]], Any], run: int = 0) -> Edit:
     return recorded(lambda r: edit(r["runs"][run]["tensors"]))
 
 
+def without(*names: str) -> Edit:
+    """These tensors are in no run."""
+    return recorded(lambda r: [run["tensors"].pop(name, None) for run in r["runs"] for name in names])
+
+
 def sketch(shape: Any, size: int = 64) -> Edit:
     def edit(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         about = {"sketch": put(arrays, np.zeros(size)), "shape": shape, "dtype": "float64", "seed": 0}
@@ -331,7 +336,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
     ),
     "no loss": (
         recorded(lambda r: [run["tensors"].pop("loss") for run in r["runs"]]),
-        "run in float32, eager: expected the tensors loss and dense_1/output, received",
+        "run in float32, eager: expected the tensor loss, received",
     ),
     "a tensor of another network": (
         recorded(lambda r: [run["tensors"].update({"conv/output": run["tensors"]["loss"]}) for run in r["runs"]]),
@@ -419,6 +424,14 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "a sketch with half an element": (sketch([1.5]), "shape: expected a list of sizes, received [1.5]"),
     "a sketch of another shape": (sketch([11, 6]), "dense/kernel.gradient: expected float64 of shape (11, 5); "),
     "a sketch of too few sums": (sketch([11, 5], 7), "expected 64 float64 sums, received float64 (7,)"),
+    "no gradient by a weight": (
+        without("dense/kernel.gradient", "dense/kernel.updated"),
+        "dense/kernel.gradient: expected in every run, it is not there",
+    ),
+    "no update of a weight": (without("dense_1/bias.updated"), "dense_1/bias.updated: expected in every run"),
+    "no outputs in between": (
+        without("dense/output", "dense/output.gradient"), "expected the tensor dense/output, received",
+    ),
     "steps of another network": (
         lambda d, a: d["recordings"][0].update(steps=[{"loss": put(a, np.float64(1))}]),
         "step 1: expected loss, dense/kernel, dense/bias, dense_1/kernel, dense_1/bias; received loss",

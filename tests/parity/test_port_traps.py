@@ -11,7 +11,7 @@ from parity.errors import FileError, UsageError
 from parity.weights import formats
 from parity.weights.record import KEY
 from scratchnet import Sequential
-from scratchnet.layers import Conv2D, Dense, Flatten
+from scratchnet.layers import Activation, Conv2D, Dense, Flatten
 
 
 def drawn(layers, shape):
@@ -154,6 +154,94 @@ def test_a_module_that_is_there_twice_is_no_wrong_port(torch):
     assert np.allclose(model.predict(x), net(torch.from_numpy(x)).detach().numpy(), atol=1e-5)
 
 
+# -- live PyTorch models that are run themselves -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [[], [Activation("softmax")]], ids=["image", "softmax"])
+def test_outputs_that_are_a_flattened_image(torch, end):
+    """They come channels first out of PyTorch, and the labels are channels last."""
+    nn = torch.nn
+    model = drawn([Conv2D(3, 3, name="conv"), Flatten(), *end], (5, 4, 2))
+    if end:
+        model.compile(loss="categorical_crossentropy")
+    net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), *[nn.Softmax(-1)] * len(end))
+    report = parity.port(model, net)
+    assert report.proof.passed, report.to_text()
+    assert "the PyTorch model, target of the port" in report.proof.worst
+    logits = parity.port(model, nn.Sequential(*net[:2])).proof
+    assert logits.passed, logits.to_text()
+    backwards = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Hardtanh(-1.0, 1.0), *[nn.Softmax(-1)] * len(end))
+    with pytest.warns(RuntimeWarning, match="tensors differ"):
+        assert not parity.port(model, backwards).proof.passed
+
+
+@pytest.mark.parametrize("way", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_a_hook_on_a_parameter_is_not_passed_over(torch, way):
+    """A copy of the model has none, so what is run is not what is trained."""
+    net = torch_squares(torch)
+    hook = getattr(net[2].weight, way)(lambda gradient: None)
+    with pytest.warns(RuntimeWarning, match="b/kernel.gradient: its parameter has a hook"):
+        report = parity.port(squares(), net)
+    assert report.exit_status == 1
+    hook.remove()
+    assert parity.port(squares(), net).proof.passed
+
+
+def test_a_model_that_does_not_take_the_samples_of_its_network_fails(torch):
+    nn = torch.nn
+    model = drawn([Conv2D(3, 3, name="conv"), Flatten(), Dense(4, name="top")], (5, 5, 2))
+    net = nn.Sequential(nn.Conv2d(2, 3, 3, dilation=2), nn.Flatten(), nn.Linear(27, 4))
+    with pytest.warns(RuntimeWarning, match="does not take the designed probe"):
+        assert parity.port(model, net).exit_status == 1
+
+
+BOTH = "the two PyTorch models on one designed probe, float64"
+
+
+def two_in_torch(torch, kind, seed, **changed):
+    nn = torch.nn
+    torch.manual_seed(seed)
+    inner = changed.get("activation", nn.ReLU)()
+    end = [changed["end"](-1)] if "end" in changed else []
+    if kind == "words":
+        return nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(20, 6), inner, nn.Linear(6, 3), *end)
+    if kind == "table":
+        return nn.Sequential(nn.Linear(4, 6), inner, nn.BatchNorm1d(6, eps=changed.get("eps", 1e-3)), *end)
+    dilation = changed.get("dilation", 1)
+    conv = nn.Sequential(nn.Conv2d(2, 3, 3, dilation=dilation), inner, nn.MaxPool2d(2))
+    if kind == "pooled":
+        return nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4), *end)
+    return nn.Sequential(conv, nn.Dropout(), nn.Flatten(), nn.Linear(3 * 13 * 13, 4), *end)
+
+
+@pytest.mark.parametrize("kind", ["words", "table", "pooled", "images"])
+def test_two_pytorch_models_compute_the_same(torch, kind):
+    source = two_in_torch(torch, kind, 0)
+    for seed, changed in enumerate(({}, {"end": torch.nn.Softmax}, {"end": torch.nn.LogSoftmax}), 1):
+        proof = parity.port(source, two_in_torch(torch, kind, seed, **changed)).proof
+        assert proof.passed, proof.to_text()
+        assert list(proof.worst) == [BOTH]
+        assert ("behind the logits, which were compared" in proof.to_text()) == bool(changed)
+    with pytest.warns(RuntimeWarning, match="1 of 1 tensors differ, the first is outputs"):
+        report = parity.port(source, two_in_torch(torch, kind, 1, activation=torch.nn.Tanh))
+    assert report.exit_status == 1
+    assert "its weights are right" in report.proof.to_text()
+
+
+@pytest.mark.parametrize(("kind", "changed"), [("table", {"eps": 1e-5}), ("images", {"dilation": 3})])
+def test_two_pytorch_models_that_differ_in_a_setting(torch, kind, changed):
+    with pytest.warns(RuntimeWarning, match="outputs"):
+        assert parity.port(two_in_torch(torch, kind, 0), two_in_torch(torch, kind, 1, **changed)).exit_status == 1
+
+
+def test_two_pytorch_models_of_which_nobody_knows_what_they_take(torch):
+    nn = torch.nn
+    source, target = (nn.Sequential(nn.Unflatten(1, (2, 4)), nn.Conv2d(2, 3, 3)) for _ in range(2))
+    proof = parity.port(source, target).proof
+    assert proof.passed
+    assert f"{BOTH}: nothing was run, only the bits were compared: no samples were found" in proof.to_text()
+
+
 # -- optimizers --------------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +277,31 @@ def test_half_of_adam_and_a_negative_mean_of_squares_are_refused(torch, tmp_path
         parity.port(path, trained(torch, "Adam"))
 
 
+def test_weights_without_a_momentum_are_counted(torch, tmp_path):
+    source, target = trained(torch, momentum=0.875), trained(torch, momentum=0.875)
+    net, optimizer = source
+    for parameter in (net[0].weight, net[2].bias):
+        del optimizer.state[parameter]
+    said = "momentum of 6 weights, 2 of which had none in the source and get zeros"
+    assert parity.port(source, target, proof=False).state == (said,)
+    assert not optimizer.state[net[0].weight]
+
+
+def test_a_state_of_unknown_parameters_is_said(torch, tmp_path):
+    net, optimizer = trained(torch, momentum=0.875)
+    state, path = optimizer.state_dict(), tmp_path / "a.pt"
+    state["state"][99] = {"momentum_buffer": torch.zeros(4)}
+    torch.save({"model_state_dict": net.state_dict(), "optimizer_state_dict": state}, path)
+    report = parity.port(path, trained(torch, momentum=0.875), dry_run=True)
+    assert report.state[0] == "momentum of 6 weights"
+    left = "left behind, since it is not known of which weight it is or what: optimizer/momentum_buffer/99"
+    assert left in report.state
+    state["state"] = {99: state["state"][99]}
+    torch.save({"model_state_dict": net.state_dict(), "optimizer_state_dict": state}, path)
+    report = parity.port(path, trained(torch, momentum=0.875), dry_run=True)
+    assert report.state[:2] == ("no state to port: the source has made no step", left)
+
+
 # -- records -----------------------------------------------------------------------------------------------------------
 
 
@@ -200,3 +313,16 @@ def test_a_record_of_no_arrays_is_not_a_pass(tmp_path):
     formats.write(path, {}, {KEY: json.dumps(empty)})
     with pytest.raises(FileError, match="tensors: expected at least one, received none"):
         parity.verify(path)
+
+
+def test_a_record_without_a_network_or_a_reason_says_so(tmp_path):
+    path = tmp_path / "a.npz"
+    parity.port(squares(), path, proof=False)
+    archive = formats.read(path)
+    arrays = {key: np.array(stored.load()) for key, stored in archive.arrays.items()}
+    record = json.loads(archive.metadata[KEY]) | {"network": None, "expected": None, "why": ""}
+    formats.write(path, arrays, {KEY: json.dumps(record)})
+    (note,) = parity.verify(path).notes
+    assert note == (
+        "the network was not run: the parity record has neither a network with expected outputs nor a reason"
+    )

@@ -177,7 +177,7 @@ def test_a_broken_golden_is_a_failure_with_one_message(project, pytester):
     ("call", "message"),
     [
         ("parity_check('activation-tanh', [[1.0]], [[1.0]])", "subject: expected what parity.subject(...) returns; "
-         "received list. Without a network of your own: parity_check(model, x=x, y=y)"),
+         "received list. Without a network of your own leave it out, and give samples as x=x, y=y"),
         ("parity_check('activation-tanh', bacth=3)", "TypeError: *unexpected keyword argument 'bacth'"),
     ],
 )  # fmt: skip

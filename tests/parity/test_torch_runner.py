@@ -15,7 +15,7 @@ from parity.runners import torch as runner
 from parity.spec import DTYPES, Spec
 from parity.weights import expectation, formats, networks, verification
 from parity.weights.record import KEY, parsed
-from scratchnet.layers import BatchNormalization, Conv2D, Dense, Flatten, MaxPooling2D
+from scratchnet.layers import BatchNormalization, Conv2D, Dense, Flatten, MaxPooling2D, ReLU
 from scratchnet.training import Sequential
 
 
@@ -180,6 +180,22 @@ def test_activations_that_scratchnet_lacks_too(name, keras, torch):
     assert agrees_with_keras(with_layers(keras, layers, (4,)))
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.25])
+@pytest.mark.parametrize("limit", [None, 0.0, 2.0, 6.0])
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 2.0, 6.0, 8.0])
+def test_the_gradient_of_a_relu_at_its_kinks(slope, limit, threshold, torch):
+    """Where it bends and where it stops, exactly, beside them, and at 0; scratchnet's are measured in Keras."""
+    settings = {"negative_slope": slope, "max_value": limit, "threshold": threshold}
+    x = np.array([[-1.0, 0.0, 0.25, 0.5, 1.0, 2.0, 6.0, 8.0, 9.0]])
+    h = torch.from_numpy(x).requires_grad_()
+    (module,) = torch_layers.modules(torch, "ReLU", settings, {}, h, float)
+    y = module(h)
+    (gradient,) = torch.autograd.grad(y.sum(), h)
+    by_hand = ReLU(**settings).activation
+    assert np.array_equal(y.detach().numpy(), by_hand.forward(x))
+    assert np.array_equal(gradient.numpy(), by_hand.backward(x, by_hand.forward(x), np.ones_like(x)))
+
+
 CLASSES = {
     "meansquarederror": "MeanSquaredError",
     "meanabsoluteerror": "MeanAbsoluteError",
@@ -213,6 +229,18 @@ def test_losses(name, activation, behind, keras, torch):
     layers += [keras.layers.Flatten()] * (behind == "probabilities")
     loss = {"module": "keras.losses", "class_name": CLASSES[name], "config": {}, "registered_name": None}
     assert agrees_with_keras(with_layers(keras, layers, (4,), loss), y)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("activation", [None, "softmax", "relu"])
+def test_outputs_that_are_an_image_flattened_or_not(activation, keras, torch):
+    """The loss compares them with labels that are channels last."""
+    layers, loss = keras.layers, "categorical_crossentropy" if activation == "softmax" else "mse"
+    for behind in ([], [layers.Flatten()], [layers.Flatten(), layers.LayerNormalization()]):
+        stack = [layers.Conv2D(3, 2), *behind, layers.Activation(activation)]
+        if activation == "softmax" and not behind:
+            continue  # its labels are one class for each pixel, which no probe draws
+        assert agrees_with_keras(with_layers(keras, stack, (5, 4, 2), loss))
 
 
 @pytest.mark.tensorflow

@@ -230,11 +230,16 @@ def test_a_live_pytorch_model_that_computes_something_else(change, first, in_tor
 
 
 def test_a_live_pytorch_model_that_cannot_be_run(in_torch):
-    """Nothing is said of it: samples that it does not take, and a source whose weights were rounded on their way."""
+    """Nothing is said of it: modules of which nobody knows what they take, and a source whose weights were rounded on
+    their way. Known modules that do not take the samples of the network are another network."""
     longer = pictures_in(in_torch, in_torch.Flatten(2))
-    proof = parity.port(pictures(), longer).proof
+    with pytest.warns(RuntimeWarning, match="target of the port: .* does not take the designed probe"):
+        assert not parity.port(pictures(), longer).proof.passed
+    unknown = pictures_in(in_torch, in_torch.Unflatten(1, (2, 2)))
+    proof = parity.port(pictures(), unknown).proof
     assert proof.passed
-    assert "target of the port: does not take the designed probe" in proof.to_text()
+    assert "target of the port: not run, it does not take the designed probe" in proof.to_text()
+    assert "what Unflatten takes is not known" in proof.to_text()
     wide = pictures_in(in_torch).double()
     wide[0].bias.data += 1e-12
     proof = parity.port(wide, pictures()).proof

@@ -96,7 +96,7 @@ def ready(source: At, target: At, allow_nonfinite: bool) -> Moved:
         if there is None or here is None:
             return Moved(kept)
         if not there.has_state:
-            return Moved(("no state to port: the source has made no step", *kept))
+            return Moved(("no state to port: the source has made no step", *there.notes, *kept))
         found = _moved(source, target, there, here, allow_nonfinite)
     except Refused as error:
         if asked:
@@ -325,6 +325,8 @@ def _words(there: Holder, here: Holder) -> tuple[str, ...]:
     slots = list(dict.fromkeys(slot for slot, _ in here.places))
     count = len({weight for _, weight in here.places})
     what = f"all {count} variables" if slots == [keras_ends.WHOLE] else f"{' and '.join(slots)} of {count} weights"
+    if without := len({weight for _, weight in here.places.keys() - there.places.keys()}):
+        what += f", {without} of which had none in the source and get zeros"
     counts = bool(here.count(0))
     steps = f", after {there.iterations} steps" if counts and there.iterations is not None else ""
     uncounted = ("the source does not count steps, and the next steps do not depend on them",)

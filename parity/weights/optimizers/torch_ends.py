@@ -208,7 +208,9 @@ def in_file(archive: Archive, config: Mapping[str, Any], match: Match, skeleton:
     steps = {_steps(archive, _key(STEP, number)) for number in weights.values() if _key(STEP, number) in archive.arrays}
     counts = config.get("steps", {})  # before PyTorch 1.12, numbers and no tensors
     steps |= {counts[number] for number in weights.values() if number in counts}
-    named = [] if "param_names" in group else ["the checkpoint numbers them; taken in the order of the model's weights"]
+    named = [NUMBERED] if "param_names" not in group and found else []
+    if left := _left(archive, found, weights):
+        named.append(f"left behind, since it is not known of which weight it is or what: {', '.join(left)}")
     return Holder(
         archive.name,
         known,
@@ -218,6 +220,15 @@ def in_file(archive: Archive, config: Mapping[str, Any], match: Match, skeleton:
         iterations=_one(steps),
         notes=tuple(named),
     )
+
+
+NUMBERED = "the checkpoint numbers them; taken in the order of the model's weights"
+
+
+def _left(archive: Archive, found: Mapping[Slot, Place], weights: Mapping[str, str]) -> list[str]:
+    """The state that is neither a slot of a weight nor its number of steps."""
+    known = {place.key for place in found.values()} | {_key(STEP, number) for number in weights.values()}
+    return [key for key in archive.arrays if key.startswith("optimizer/") and key not in known]
 
 
 def _numbered(group: Mapping[str, Any], archive: Archive, match: Match, skeleton: Skeleton) -> dict[str, str]:
