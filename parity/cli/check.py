@@ -6,6 +6,7 @@ import click
 
 from parity.cli.delivery import Outputs, deliver, outputs
 from parity.cli.output import progress
+from parity.cli.settled import settled
 
 __all__ = ["check"]
 
@@ -58,18 +59,10 @@ def check(
 
     pyproject.toml and PARITY_* variables may settle other defaults: `parity config` shows them.
     """
-    from parity import config, pipeline, subjects
-    from parity.inputs import Preferred
+    from parity import pipeline, subjects
 
-    flags = {"data": data, "batch": batch, "dtype": dtype, "seed": seed, "modes": modes}
-    settled = config.load(flags=flags)
-    images = settled["data"]
-    if data is None and images is not None:
-        images = Preferred(images)
+    settings = settled(data=data, batch=batch, dtype=dtype, seed=seed, modes=modes)
     brought = None if subject is None else subjects.load(subject)
     with progress() as say:
-        report = pipeline.check(
-            network, brought, data=images, batch=settled["batch"], dtype=settled["dtype"], loss=loss,
-            seed=settled["seed"], modes=settled["modes"], progress=say,
-        )  # fmt: skip
+        report = pipeline.check(network, brought, loss=loss, progress=say, **settings)
     return deliver(report, outputs)

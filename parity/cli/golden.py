@@ -6,6 +6,7 @@ import click
 
 from parity.cli.delivery import Outputs, deliver, outputs
 from parity.cli.output import progress, write
+from parity.cli.settled import settled
 
 __all__ = ["goldens", "record", "replay"]
 
@@ -45,21 +46,13 @@ def record(
     MODEL is what parity check takes. GOLDEN is a .safetensors file, or a folder that gets one for each network and
     loss. Nothing is written of a network whose check does not pass. Exit status: that of parity check.
     """
-    from parity import config, subjects
+    from parity import subjects
     from parity.golden.record import record
-    from parity.inputs import Preferred
 
-    flags = {"data": data, "batch": batch, "seed": seed, "modes": modes, "sketch-above": sketch_above}
-    settled = config.load(flags=flags)
-    images = settled["data"]
-    if data is None and images is not None:
-        images = Preferred(images)
+    settings = settled(data=data, batch=batch, seed=seed, modes=modes, sketch_above=sketch_above)
     brought = None if subject is None else subjects.load(subject)
     with progress() as say:
-        result = record(
-            model, golden, brought, loss=loss, data=images, batch=settled["batch"], seed=settled["seed"],
-            modes=settled["modes"], steps=steps, sketch_above=settled["sketch-above"], progress=say,
-        )  # fmt: skip
+        result = record(model, golden, brought, loss=loss, steps=steps, progress=say, **settings)
     write(f"{result.sentence}\n")
     return result.exit_status
 
@@ -106,8 +99,7 @@ def goldens(folder: str | None, verify: bool, prune: bool, as_json: bool) -> int
     from parity import config
     from parity.golden import manage
 
-    settled = config.load()
-    where = Path(folder or settled["goldens"])
+    where = Path(folder or config.setting("goldens"))
     removed = manage.pruned(where, manage.root()) if prune else []
     found = list(manage.found(where, verify))
     if as_json:
