@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -129,6 +130,21 @@ def torch() -> ModuleType:
     """PyTorch. Tests that ask for it get the mark `torch` by that."""
     require_torch()
     return importlib.import_module("torch")
+
+
+@pytest.fixture
+def parity(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process -> (status, stdout, stderr)."""
+    from parity.cli import main
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exited:
+            main(arguments)
+        status = exited.value.code
+        assert isinstance(status, int)
+        return status, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -229,8 +229,8 @@ def _rows(left: _Side, right: _Side, one: Run, other: Run, places: Sequence[Plac
         if a is None or b is None:
             if one.mode != other.mode:  # Keras hangs the logits on its outputs in one mode and not in another
                 continue
-            shape = (a if a is not None else b).shape  # type: ignore[union-attr]
-            rows.append(compare.incomparable(place, shape, f"only the {'left' if b is None else 'right'} one has it"))
+            shape, side = (one.tensors[name].shape, "left") if b is None else (other.tensors[name].shape, "right")
+            rows.append(compare.incomparable(place, shape, f"only the {side} one has it"))
         elif not _same(a, b):
             rows.append(_row(place, a, b, allowed.get(name, 0.0)))
     return rows
@@ -256,7 +256,7 @@ def _row(place: Place, left: Tensor, right: Tensor, allowed: float) -> Row:
 
 def _sketches(left: Tensor, right: Tensor) -> tuple[Sketch, Sketch]:
     """Both as sketches, with the hash of the one that is one."""
-    seed = left.seed if isinstance(left, Sketch) else right.seed  # type: ignore[union-attr]
+    seed = next(each.seed for each in (left, right) if isinstance(each, Sketch))
     one, other = (each if isinstance(each, Sketch) else Sketch.of(each, seed) for each in (left, right))
     return one, other
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from parity.errors import ParityError
 
-__all__ = ["Conversion", "Refuse", "converted", "require_finite"]
+__all__ = ["Conversion", "Refuse", "about", "converted", "require_finite"]
 
 BLOCK = 2**16  # elements that are compared at a time, so that the account takes no memory to speak of
 
@@ -75,7 +75,7 @@ def converted(name: str, array: np.ndarray, dtype: np.dtype[Any], refuse: Refuse
         if np.any(over):
             raise refuse(
                 f"{name}: {before[over][0]:.6g} is beyond the largest {dtype.name}, "
-                f"{float(_about(dtype).max):.6g}; nothing was changed; keep {array.dtype.name}"
+                f"{float(about(dtype).max):.6g}; nothing was changed; keep {array.dtype.name}"
             )
         differs = (before != after) & ~np.isnan(before)
         changed += int(np.count_nonzero(differs))
@@ -101,13 +101,13 @@ def _blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
         yield tuple(array[start : start + rows] for array in arrays)
 
 
-def _about(dtype: np.dtype[Any]) -> Any:
+def about(dtype: np.dtype[Any]) -> Any:
     """`np.finfo`, which does not know bfloat16."""
     return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
 
 
 def _ulp(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     """The distance to the next number of this dtype: 2^(exponent - digits), not below that of the denormals."""
-    about = _about(dtype)
+    known = about(dtype)
     _, exponents = np.frexp(values)  # |values| = m 2^e with m in [0.5, 1)
-    return np.asarray(np.ldexp(1.0, np.maximum(exponents - 1, int(about.minexp)) - int(about.nmant)))
+    return np.asarray(np.ldexp(1.0, np.maximum(exponents - 1, int(known.minexp)) - int(known.nmant)))

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import ml_dtypes
 import numpy as np
 
 from parity import compare
 from parity.compare import Row
 from parity.trace import Place
+from parity.weights.conversion import about
 from parity.weights.optimizers.holder import Gradients, Holder
 from parity.weights.optimizers.moving import Moved, reopened
 from parity.weights.optimizers.state import Refused
@@ -90,7 +90,7 @@ def _same_bits(here: Holder, key: str, meant: np.ndarray) -> bool:
 
 def _unit(*arrays: np.ndarray) -> float:
     """The largest unit roundoff of their dtypes."""
-    return max(2.0 ** -(int(ml_dtypes.finfo(array.dtype).nmant) + 1) for array in arrays)  # type: ignore[no-untyped-call]
+    return max(2.0 ** -(int(about(array.dtype).nmant) + 1) for array in arrays)
 
 
 def _slots(there: Holder, here: Holder) -> list[Row]:

@@ -14,23 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from parity.cli import main
 from scratchnet import activations
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("check", "activation-tanh", "--batch", "3")
-
-
-@pytest.fixture
-def parity(capsys):
-    """Run the command line in this process -> (status, stdout, stderr)."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as exited:
-            main(arguments)
-        return exited.value.code, *capsys.readouterr()
-
-    return run
 
 
 def started(*arguments, code=None, **more):

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from parity import config, pipeline, reproduce
-from parity.cli import main
 from parity.errors import FileError, UsageError
 from parity.runners import keras as runner
 from parity.spec import DTYPES
@@ -32,18 +31,6 @@ def project(tmp_path, monkeypatch):
         return file
 
     return write
-
-
-@pytest.fixture
-def parity(capsys):
-    """Run the command line in this process -> (status, stdout, stderr)."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as exited:
-            main(arguments)
-        return exited.value.code, *capsys.readouterr()
-
-    return run
 
 
 def table(**settings):

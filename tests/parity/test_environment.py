@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from parity import environment
-from parity.cli import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,16 +67,6 @@ def test_variables_are_shown_by_name_only(monkeypatch):
     shown = environment._variables()
     assert {"PARITY_SEED", "TF_ENABLE_ONEDNN_OPTS"} <= set(shown)
     assert not {"TF_TOKEN_app_terraform_io", "SECRET"} & set(shown)
-
-
-@pytest.fixture
-def parity(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as exited:
-            main(arguments)
-        return exited.value.code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.tensorflow

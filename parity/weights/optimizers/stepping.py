@@ -31,7 +31,11 @@ def of_file(holder: Holder, weights: Callable[[], Weights]) -> Holder:
     if optimizer.framework == "torch":
         return replace(holder, stepped=lambda gradients: _in_torch(holder, weights(), gradients), runner="PyTorch")
     if optimizer.kind == "SGD" and (rule := _rule(optimizer.settings or {})) is not None:
-        stepped = lambda gradients: _in_scratchnet(rule, holder, weights(), gradients)  # noqa: E731
+        found = rule  # the name of the condition may be None in a function that is called later
+
+        def stepped(gradients: Sequence[Gradients]) -> Sequence[Gradients]:
+            return _in_scratchnet(found, holder, weights(), gradients)
+
         return replace(holder, stepped=stepped, runner="scratchnet")
     if importlib.util.find_spec("keras") is None:
         return holder
